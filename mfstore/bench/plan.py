@@ -28,7 +28,7 @@ then there."""
 LASTING_KEYS, LASTING_BYTES = 100_000, 4 << 30
 """What lies there at once, at most, when operations go on for a time: then the first objects are stored again."""
 FREE = ("DeleteObjects", "AbortMultipartUpload")
-READS = ("GetObject", "HeadObject")
+READS = ("GetObject", "HeadObject", "GetBucketVersioning")
 """How services charge: these at the price of GET, the free ones not at all, all others at the price of PUT."""
 
 
@@ -123,10 +123,11 @@ _AROUND = {
     "ListObjectsV2": 2,
     "DeleteObjects": 1,
     "ListMultipartUploads": 1,
+    "GetBucketVersioning": 1,
 }
 AROUND = Forecast(_AROUND, _AROUND, 16, 16)
-"""Trying whether all operations are allowed, and what an empty request takes, before; looking for what is left,
-after."""
+"""Whether the bucket keeps versions, whether all operations are allowed, and what an empty request takes, before;
+looking for what is left, after."""
 
 
 def plan(scenarios: Iterable[Scenario], *, lasting: bool = False, repeat: int = 1) -> BenchPlan:

@@ -78,7 +78,21 @@ def head_lines(document: Mapping[str, Any]) -> list[str]:
         facts.append(f"ENDED EARLY: {run['ended']}")
     if run.get("clock_skew") is not None:
         facts.insert(2, f"clock skew {run['clock_skew']:+d} s")
-    return [machine, "  ".join(facts)]
+    return [machine, *host_lines(run.get("host") or {}), "  ".join(facts)]
+
+
+def host_lines(host: Mapping[str, Any]) -> list[str]:
+    """The machine and the libraries; nothing for results of versions that did not tell."""
+    if not host:
+        return []
+    group = host["cgroup"]
+    limits = [f"{group['cpus']:g} CPUs"] if group["cpus"] else []
+    limits += [size(group["memory"])] if group["memory"] else []
+    parts = [f"{host['cpu'] or 'unknown CPU'}, {host['cores']} cores", f"{size(host['memory'] or 0)} of memory"]
+    parts += [f"container limited to {' and '.join(limits)}"] if limits else []
+    parts += [f"on {host['file_system']}"] if host["file_system"] else []
+    known = ", ".join(f"{name} {version}" for name, version in host["libraries"].items() if name != "mfstore")
+    return ["  ".join([*parts, host["kernel"]]), known]
 
 
 def tables(document: Mapping[str, Any]) -> list[Table]:

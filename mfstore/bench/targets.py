@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -22,8 +23,11 @@ from mfstore.bench.peers import PEERS, PeerMover, Where, surroundings
 from mfstore.bench.plan import MEMORY
 from mfstore.bench.recording import Traffic, record
 from mfstore.bench.scenarios import Scenario
+from mfstore.display.amounts import size
 from mfstore.errors import AccessDenied, BackendError, MfstoreError, NotAStore, NotFound, OutOfSpace
+from mfstore.maintenance.versions import VersionsKept
 from mfstore.opening import open_store
+from mfstore.s3.transfers.deletions import KEYS_PER_DELETE
 from mfstore.settings import EncryptionKnobs, resolve
 from mfstore.store import Store
 
@@ -56,6 +60,12 @@ class Target(ABC):
     """The scratch directory, of a directory."""
     object_prefix = ""
     """Of the keys of a scenario's objects, as the mover takes them."""
+    remains = ""
+    """What could not be removed by ``remove``, for people; empty when nothing is left."""
+
+    def cautions(self, written: int) -> list[str]:
+        """What to know before so many bytes are written there, for people."""
+        return []
 
     @abstractmethod
     def check(self) -> Mapping[str, Any]:
@@ -187,6 +197,8 @@ class S3Target(Target):
 
         self.url = url
         self.options = options
+        self._versions = ""
+        """The state of the bucket's versioning, once it was asked for."""
         self._refused = False
         """Nothing has been stored, for certain."""
         self._reached = False
@@ -195,6 +207,29 @@ class S3Target(Target):
         self.prefix = f"{prefix.strip('/')}/".lstrip("/") + scratch_name()
         self.scratch = f"s3://{self.bucket}/{self.prefix}"
         self.object_prefix = f"{self.prefix}/objects/"
+
+    def cautions(self, written: int) -> list[str]:
+        """Whether the bucket keeps versions of what is overwritten and deleted."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._versions = self.boto().get_bucket_versioning(Bucket=self.bucket).get("Status", "")
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "AccessDenied":
+                return []  # a service without versions; what else is wrong, ``check`` tells
+            return [
+                "whether the bucket keeps versions may not be asked (s3:GetBucketVersioning): if it does, all stays"
+            ]
+        except BotoCoreError:
+            return []
+        if self._versions != "Enabled":
+            return []
+        told = (
+            f"the bucket keeps versions: all that is overwritten or deleted stays in it, and costs, to the end of the "
+            f"run: {size(written)}, or more with --duration. Then the versions below the scratch prefix are deleted "
+            "(s3:ListBucketVersions, s3:DeleteObjectVersion)"
+        )
+        return [told]
 
     def check(self) -> Mapping[str, Any]:
         """Store, read, list and delete one object, with few retries."""
@@ -348,6 +383,37 @@ class S3Target(Target):
             quiet = 0 if found else quiet + 1
             if quiet == QUIET_LOOKS:
                 break
+        if self._versions:
+            self._remove_versions()
+
+    def _remove_versions(self) -> None:
+        """Those of all that was stored, and the marks of its deletion."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        boto, refused, why = self.boto(), 0, ""
+        try:
+            for page in boto.get_paginator("list_object_versions").paginate(
+                Bucket=self.bucket, Prefix=f"{self.prefix}/"
+            ):
+                found = [
+                    {"Key": entry["Key"], "VersionId": entry["VersionId"]}
+                    for kind in ("Versions", "DeleteMarkers")
+                    for entry in page.get(kind, ())
+                ]
+                for begin in range(0, len(found), KEYS_PER_DELETE):
+                    wanted = {"Objects": found[begin : begin + KEYS_PER_DELETE], "Quiet": True}
+                    errors = boto.delete_objects(Bucket=self.bucket, Delete=wanted).get("Errors", ())
+                    refused += len(errors)
+                    why = why or next((error.get("Code", "") for error in errors), "")
+        except (ClientError, BotoCoreError) as error:
+            why = why or str(error)
+        if why:
+            counted = f"{refused} " if refused else ""
+            rule = VersionsKept("Enabled", prefix=f"{self.prefix}/").rule
+            self.remains = (
+                f"{counted}versions below {self.scratch} stay in the bucket ({why}): delete them with "
+                f"s3:DeleteObjectVersion, or by this lifecycle rule: {json.dumps(rule)}"
+            )
 
     def _abort(self) -> int:
         """How many uploads there were."""

@@ -248,6 +248,8 @@ def _measure(
     _announce(target, plan, prices, settings, as_json, names=only_plan)
     if only_plan:
         return None
+    for caution in target.cautions(plan.forecast.sent):
+        click.echo(printable(f"warning   {caution}"), err=True)
     _confirm(yes)
     results, ended = _run(target, plan, prices, settings, rows, {"profile": profile, "url": url, "kind": target.kind})
     if output is not None and results.cells:
@@ -322,6 +324,7 @@ def _run(
     """What was measured, and what ended it early, if something did. The scratch prefix is gone in any case."""
     from mfstore import __version__
     from mfstore.bench.ceilings import measure_ceilings
+    from mfstore.bench.host import host
     from mfstore.bench.repetitions import together
     from mfstore.bench.results import Results, row_writer
     from mfstore.bench.run import execute, removed_at_the_end
@@ -341,6 +344,7 @@ def _run(
             ceilings = measure_ceilings(target.directory)
             run = {
                 **about, **about_target, "version": __version__, "python": platform.python_version(),
+                "host": host(target.directory),
                 "cpus": ceilings.cpus, "system": f"{platform.system()} {platform.machine()}", "started": started,
                 "seed": settings.seed, "seconds": settings.seconds, "scratch": target.scratch, "repeat": plan.repeat,
                 "duration": settings.lasting and settings.lasting.duration,
@@ -360,6 +364,8 @@ def _run(
         # What has been measured until then is worth showing.
         ended = error
         results.run = {**run, "ended": str(error) or "interrupted"}
+    if target.remains:
+        say(target.remains)
     here = _site(target.kind, about_target)
     results.cells = together(results.cells)
     results.cells = [

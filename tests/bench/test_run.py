@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -69,6 +70,7 @@ def mfstore(*arguments, **options):
 def measure(url, *scenarios, seconds=60.0, **options):
     """Cells and rows by operation."""
     target = open_target(str(url), **options)
+    assert target.cautions(0) == []
     rows = {}
     with runs.removed_at_the_end(target, print):
         target.check()
@@ -153,9 +155,8 @@ def test_the_plan_is_what_the_server_sees(cloud, unhedged):
 def operation(exchange):
     query = exchange.query
     if exchange.method == "GET":
-        return (
-            "ListObjectsV2" if "list-type" in query else "ListMultipartUploads" if "uploads" in query else "GetObject"
-        )
+        names = {"list-type": "ListObjectsV2", "uploads": "ListMultipartUploads", "versioning": "GetBucketVersioning"}
+        return next((name for word, name in names.items() if word in query), "GetObject")
     if exchange.method == "PUT":
         return "UploadPart" if "partNumber" in query else "PutObject"
     if exchange.method == "POST":
@@ -504,6 +505,29 @@ def test_what_a_server_stores_a_moment_after_the_interruption(cloud, monkeypatch
     client.close()
     assert keys(cloud) == ["mine/data"]
     assert waits == [targets.LATE_SECONDS] * 4  # the last two find nothing
+
+
+def versions(client, name):
+    found = client.list_object_versions(Bucket=name)
+    return [entry["Key"] for kind in ("Versions", "DeleteMarkers") for entry in found.get(kind, ())]
+
+
+def test_a_bucket_that_keeps_versions_is_told_of_and_none_stay(cloud):
+    name, server = cloud
+    client = boto_client(server)
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    done = mfstore(f"s3://{name}/below", "-y", *SMALL, "--operation", "put")
+    assert re.search(r"warning +the bucket keeps versions: .* stays in it, and costs", done.stderr)
+    assert versions(client, name) == ["mine/data"]
+    refusal = NetworkFault(action=actions.access_denied(), method="GET", query="versions")
+    with FaultProxy(server.url, [refusal]) as proxy:
+        kept = mfstore(f"s3://{name}/below", "-y", *SMALL, "--operation", "put", "--endpoint-url", proxy.url)
+    assert "versions below s3://" in kept.stderr and "NoncurrentVersionExpiration" in kept.stderr
+    assert len(versions(client, name)) > 40
+    with FaultProxy(server.url, [replace(refusal, query="versioning")]) as proxy:
+        unknown = mfstore(f"s3://{name}/p", "-y", *SMALL, "--operation", "put", "--endpoint-url", proxy.url)
+    assert "may not be asked (s3:GetBucketVersioning)" in unknown.stderr
+    client.close()
 
 
 def test_interrupted_in_an_upload_in_parts(cloud, begun):
