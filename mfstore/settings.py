@@ -89,7 +89,7 @@ def resolve(
         cache=os.environ.get("MFSTORE_CACHE"),
         compress=_choice("compress", "MFSTORE_COMPRESS", _compression(compress), "balanced", COMPRESSIONS),
         record=records(record),
-        safe=_safe("MFSTORE_SAFE", safe),
+        safe=_safe(safe, os.environ.get("MFSTORE_SAFE")),
     )
 
 
@@ -174,9 +174,8 @@ def resolve_encryption(
     return EncryptionKnobs(algorithm or None, key or None, one)
 
 
-def _safe(variable: str, given: bool | Allow | None, text: str | None = None) -> Allow | None:
+def _safe(given: bool | Allow | None, text: str | None) -> Allow | None:
     """What may be loaded: as was given, or as a setting says; None: whatever was stored."""
-    text = os.environ.get(variable) or text
     if given is None and not text:
         return None  # as it mostly is: nothing more is imported
     from mfstore.allow import allowed, allowed_by
@@ -199,10 +198,14 @@ class MetaflowKnobs(NamedTuple):
     cache: str | None
     """Directory where small objects from S3 are remembered. ``MFSTORE_CACHE``, empty for none; default None: one below
     the temporary directory that only this user may read."""
+    safe: Allow | None = None
+    """Load data alone, and what is on this list. ``METAFLOW_MFSTORE_SAFE``, in the environment or in Metaflow's
+    configuration, else ``MFSTORE_SAFE``: 1 for nothing but data, or names with commas between them; default None:
+    whatever was stored."""
 
 
-def resolve_metaflow(profile: str | None) -> MetaflowKnobs:
-    """The knobs in force; ``profile`` is what Metaflow's configuration says. InvalidKey (naming
+def resolve_metaflow(profile: str | None, safe: str | None = None) -> MetaflowKnobs:
+    """The knobs in force; ``profile`` and ``safe`` are what Metaflow's configuration says. InvalidKey (naming
     the variable) when one is out of range."""
     profile = profile or "stock"
     return MetaflowKnobs(
@@ -211,6 +214,7 @@ def resolve_metaflow(profile: str | None) -> MetaflowKnobs:
         fsync=_choice("fsync", "MFSTORE_FSYNC", None, "none", FSYNC_POLICIES),
         profile=_choice("METAFLOW_MFSTORE_PROFILE", "", FORMER_PROFILES.get(profile, profile), "", PROFILES),
         cache=os.environ.get("MFSTORE_CACHE"),
+        safe=_safe(None, safe or os.environ.get("MFSTORE_SAFE")),
     )
 
 

@@ -18,7 +18,7 @@ def new_process(tmp_path, monkeypatch):
 
 @pytest.fixture(params=["stock", "packed"])
 def profile(request, new_process, monkeypatch):
-    monkeypatch.setattr(process_state_module, "from_conf", lambda name: request.param)
+    monkeypatch.setattr(process_state_module, "from_conf", {"MFSTORE_PROFILE": request.param}.get)
     forget_process_state()
     return request.param
 

@@ -358,21 +358,29 @@ def _loaded(original: Any, task: Any, names: list[str]) -> Iterator[tuple[str, A
             for name, obj in _loaded_packed(task, packed):
                 read[name, task._objects[name]] = id(obj)
                 yield name, obj
-    if stock or not names:
+    safe = process_state().knobs.safe
+    if stock and safe is not None:
+        from mfstore.metaflow.stock.safe_pickles import load_safely
+
+        with data_errors():
+            found = ((name, task._objects[name], infos.get(name, {})) for name in stock)
+            yield from load_safely(found, task._ca_store.load_blobs, safe)
+    elif stock or not names:
         yield from original(task, stock)
 
 
 def _loaded_packed(task: Any, packed: Sequence[PackedArtifact]) -> Iterator[tuple[str, Any]]:
     from mfstore.metaflow.packed.plain import load_inline
 
+    safe = process_state().knobs.safe
     in_bundles = []
     for artifact in packed:
         if is_inline(artifact.key):
-            yield artifact.name, load_inline(artifact.key)
+            yield artifact.name, load_inline(artifact.key, safe)
         else:
             in_bundles.append(artifact)
     found: dict[str | None, dict[str, bytes]] = {}
-    for artifact in [*in_bundles] if _is_local(task) else ():
+    for artifact in [*in_bundles] if _is_local(task) and safe is None else ():
         from mfstore.metaflow.packed.small import load_small
 
         if artifact.bundle not in found:

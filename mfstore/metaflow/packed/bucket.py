@@ -46,7 +46,7 @@ class StoreInBucket:
     """The store at ``url``, and its backend. It is made when something is stored and it is not there."""
 
     def __init__(self, url: str, writing: bool) -> None:
-        knobs = resolve()
+        knobs = resolve(safe=process_state().knobs.safe)
         options = {**client_arguments(ClientSettings(settings())), "memory": knobs.memory // 4}
         self.backend = CachedS3Backend(url, writing, **options)
         self.store = Store(self.backend.url, self.backend, knobs, create=True, algorithm="blake3")

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore.format.digests import BLAKE3, Key, digest_function
 from mfstore.format.recipes import BUNDLE
+from mfstore.metaflow.packed.plain import load_inline
 from mfstore.metaflow.packed.previous import WORTH, PreviousBundle
+from mfstore.metaflow.process_state import process_state
 from mfstore.metaflow.roots.packed_keys import (
     INLINE_PICKLE_BYTES,
     PackedArtifact,
     encoding_in,
     inline_key,
-    inline_pickle,
     is_inline,
 )
-from mfstore.pickling.streams import load_literal
 from mfstore.records import NamedTuple
 from mfstore.saving.drafts import Draft, draft_of, hashed_draft
 
@@ -115,7 +115,7 @@ def load(store: Callable[[], Store], wanted: Sequence[PackedArtifact]) -> Iterat
     bundles: dict[str, list[str]] = {}
     for name, key, bundle in wanted:
         if is_inline(key):
-            yield name, load_literal(inline_pickle(key))
+            yield name, load_inline(key, process_state().knobs.safe)
         else:
             assert bundle is not None
             bundles.setdefault(bundle, []).append(name)

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import pickle
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mfstore.metaflow.roots.packed_keys import INLINE_PICKLE_BYTES, encoding_in, inline_key, inline_pickle
+
+if TYPE_CHECKING:
+    from mfstore.allow import Allow
 
 _ATOMS = (type(None), bool)
 _MOST_BYTES = 8 << 10
@@ -111,9 +114,14 @@ def plain_info(obj: object, size: int, bundle: str | None) -> dict[str, Any]:
     return {"size": size, "type": str(type(obj)), "encoding": encoding_in(bundle), "serializer_info": source}
 
 
-def load_inline(key: str) -> Any:
-    """The value whose pickle lies in its key. CorruptObject when that is none, ValueError when none lies there."""
+def load_inline(key: str, safe: Allow | None = None) -> Any:
+    """The value whose pickle lies in its key, with ``safe`` if it is data or on this list. CorruptObject when that is
+    none, ValueError when none lies there, UnsafeObject."""
     pickled = inline_pickle(key)
+    if safe is not None:
+        from mfstore.pickling.safe.loading import load
+
+        return load(safe, [pickled], (), ())
     try:
         return pickle.loads(pickled)
     except (pickle.UnpicklingError, EOFError):

@@ -46,7 +46,7 @@ def _is_in_bucket(root: str) -> bool:
 
 @cache
 def _in_directory(root: str, state: ProcessState) -> Store:
-    return open_store(f"{root}/{STORE_FOLDER}", fsync=state.knobs.fsync)
+    return open_store(f"{root}/{STORE_FOLDER}", fsync=state.knobs.fsync, safe=state.knobs.safe)
 
 
 @cache

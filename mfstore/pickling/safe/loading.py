@@ -88,7 +88,8 @@ def unsafe(names: Sequence[str]) -> UnsafeObject:
     hint = (
         "No data needs that: somebody wants it to be run, or has stored functions. get_bytes gives its bytes"
         if machinery
-        else f"If you know that it is harmless, whatever it is called with: safe=mfstore.Allow({names[0]!r}, ...)"
+        else "If you know that it is harmless, whatever it is called with: "
+        f"safe=mfstore.Allow({names[0]!r}, ...), or its name in MFSTORE_SAFE"
     )
     error = UnsafeObject(f"to load it would take {shown}{more}, which is not on the list", hint=hint)
     error.names = tuple(names)

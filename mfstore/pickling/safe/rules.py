@@ -90,7 +90,7 @@ def canonical(module: str, name: str) -> tuple[str, str]:
 
 
 _LIBRARIES = {
-    "numpy": "arrays", "pandas": "frames", "pyarrow": "arrow",
+    "__main__": "flows", "metaflow": "flows", "numpy": "arrays", "pandas": "frames", "pyarrow": "arrow",
 }  # fmt: skip
 _PLAIN = "plain"
 

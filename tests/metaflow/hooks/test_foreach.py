@@ -29,7 +29,7 @@ class Plain(FlowSpec):
 @pytest.fixture
 def flow_of(tmp_path, new_process, monkeypatch):
     """The flow in a task whose foreach goes over ``items``."""
-    monkeypatch.setattr(process_state_module, "from_conf", lambda name: "packed")
+    monkeypatch.setattr(process_state_module, "from_conf", {"MFSTORE_PROFILE": "packed"}.get)
     forget_process_state()
     rig = local_datastore(tmp_path)
 

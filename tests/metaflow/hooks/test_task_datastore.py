@@ -93,7 +93,9 @@ def test_what_only_the_clients_metadata_says_is_enough(datastore):
 
 def test_a_mixed_store_and_switching_back(datastore, profile, monkeypatch):
     save(datastore.flow(), "1/a/7", VALUES)
-    monkeypatch.setattr(process_state_module, "from_conf", lambda name: "stock" if profile == "packed" else "packed")
+    monkeypatch.setattr(
+        process_state_module, "from_conf", {"MFSTORE_PROFILE": "stock" if profile == "packed" else "packed"}.get
+    )
     forget_process_state()
     inputs = datastore.flow().get_task_datastore("1", "a", "7")
     store = datastore.flow().get_task_datastore("1", "b", "8", attempt=0, mode="w")
@@ -217,7 +219,9 @@ def test_what_a_resumed_run_took_over_is_not_taken_to_be_stored(s3, profile, ste
 def test_the_profile_may_change_before_a_merge(datastore, profile, monkeypatch):
     """Of two branches one has read an artifact, and so saves it again: both must have the same key."""
     save(datastore.flow(), "1/start/1", VALUES)
-    monkeypatch.setattr(process_state_module, "from_conf", lambda name: "stock" if profile == "packed" else "packed")
+    monkeypatch.setattr(
+        process_state_module, "from_conf", {"MFSTORE_PROFILE": "stock" if profile == "packed" else "packed"}.get
+    )
     forget_process_state()
     flow = datastore.flow()
     inputs = flow.get_task_datastore("1", "start", "1")
@@ -232,11 +236,11 @@ def test_the_profile_may_change_before_a_merge(datastore, profile, monkeypatch):
 
 def test_what_a_task_sets_itself_is_written_in_the_profile_of_now(datastore, monkeypatch, capsys, tmp_path):
     """A run of the packed profile is resumed in the default one: released Metaflow reads what its new tasks wrote."""
-    monkeypatch.setattr(process_state_module, "from_conf", lambda name: "packed")
+    monkeypatch.setattr(process_state_module, "from_conf", {"MFSTORE_PROFILE": "packed"}.get)
     forget_process_state()
     values = {"read": ["read"] * 200, "set": ["set"] * 200, "both": ["both"] * 200, "flag": True, "untouched": 5}
     save(datastore.flow(), "1/start/1", {**values, "_success": True, "_foreach_stack": []})
-    monkeypatch.setattr(process_state_module, "from_conf", lambda name: "stock")
+    monkeypatch.setattr(process_state_module, "from_conf", {"MFSTORE_PROFILE": "stock"}.get)
     forget_process_state()
     flow = datastore.flow()
     inputs = flow.get_task_datastore("1", "start", "1")

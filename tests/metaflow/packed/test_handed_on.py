@@ -18,7 +18,7 @@ VALUE = {"steps": [f"step {number}" for number in range(300)]}
 @pytest.fixture
 def saved(new_process, tmp_path, monkeypatch):
     """A datastore with a task in it, and the artifacts of which bundles are saved from here on."""
-    monkeypatch.setattr(process_state, "from_conf", lambda _: "packed")
+    monkeypatch.setattr(process_state, "from_conf", {"MFSTORE_PROFILE": "packed"}.get)
     forget_process_state()
     datastore = local_datastore(tmp_path)
     save(datastore.flow(), "1/start/7", {"x": VALUE})

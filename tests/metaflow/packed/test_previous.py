@@ -24,7 +24,7 @@ HINTS = "mf[.]store/latest/"
 
 @pytest.fixture(autouse=True)
 def packed(new_process, monkeypatch):
-    monkeypatch.setattr(process_state_module, "from_conf", lambda name: "packed")
+    monkeypatch.setattr(process_state_module, "from_conf", {"MFSTORE_PROFILE": "packed"}.get)
     forget_process_state()
 
 
