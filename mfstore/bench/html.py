@@ -9,17 +9,21 @@ from typing import Any
 
 from mfstore.bench import plots
 from mfstore.bench.peers import PEERS
-from mfstore.bench.report import duration, head_lines, number, rate, size, tables, verdicts
+from mfstore.bench.report import duration, head_lines, number, of_mix, pace_lines, rate, size, tables, verdicts, wholes
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --soft: #5f6368; --line: #d9dce0; --card: #f6f7f9;
-  --accent: #0072b2; }
+  --accent: #0072b2; --bad: #c0392b; --paper: #fff;
+  --plot-0: #0072b2; --plot-1: #d55e00; --plot-2: #009e73; --plot-3: #cc79a7; --plot-4: #e69f00; --plot-5: #56b4e9;
+  --plot-6: #7f7f7f; --plot-7: #000; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --soft: #a0a5ab; --line: #3a3f45; --card: #1f2327; --accent: #6db8e8; }
-  body { background: #14171a; }
+  :root { --ink: #e8e8e8; --soft: #a0a5ab; --line: #3a3f45; --card: #1f2327; --accent: #6db8e8; --bad: #ff8a78;
+    --paper: #14171a;
+    --plot-0: #4da3e0; --plot-1: #f58b4c; --plot-2: #2cc79a; --plot-3: #e3a3c7; --plot-4: #f2c14e; --plot-5: #9ad4f5;
+    --plot-6: #a6a6a6; --plot-7: #fff; }
 }
-body { color: var(--ink); font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1180px;
-  padding: 2rem 1.5rem; }
+body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; margin: 0 auto;
+  max-width: 1180px; padding: 2rem 1.5rem; }
 h1 { font-size: 1.7rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .3rem; }
 p.meta, .note { color: var(--soft); margin: .3rem 0; font-size: .9rem; }
@@ -27,13 +31,16 @@ p.meta, .note { color: var(--soft); margin: .3rem 0; font-size: .9rem; }
 .tile { background: var(--card); border-radius: 8px; padding: .8rem 1rem; }
 .tile b { display: block; font-size: 1.45rem; font-variant-numeric: tabular-nums; line-height: 1.25; }
 .tile span { color: var(--soft); font-size: .85rem; }
-.bad b { color: #c0392b; }
+.bad b { color: var(--bad); }
 ol.verdicts { list-style: none; margin: 0; padding: 0; }
 ol.verdicts li { border-left: 4px solid var(--accent); background: var(--card); border-radius: 0 8px 8px 0;
   margin: .6rem 0; padding: .6rem 1rem; }
 ol.verdicts small { color: var(--soft); display: block; }
-figure { background: #fff; border: 1px solid var(--line); border-radius: 8px; margin: .6rem 0; padding: .6rem; }
-figure svg { display: block; height: auto; width: 100%; }
+p, li, dd { overflow-wrap: anywhere; }
+figure { border: 1px solid var(--line); border-radius: 8px; margin: .6rem 0; overflow-x: auto; padding: .6rem; }
+figure svg { display: block; height: auto; min-width: 640px; width: 100%; }
+figure svg text { fill: var(--ink); }
+@media (max-width: 600px) { body { padding: 1rem .8rem; } th:first-child, td:first-child { min-width: 8rem; } }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem .3rem 0; text-align: right; white-space: nowrap; }
@@ -44,11 +51,15 @@ dt { font-weight: 600; margin-top: .5rem; } dd { margin: 0; color: var(--soft); 
 """
 TITLES = {
     "put": "Storing objects", "get": "Reading objects", "head": "Asking for sizes", "list": "Listing",
-    "delete": "Deleting objects", "save": "Saving artifacts", "load": "Loading artifacts",
+    "delete": "Deleting objects", "save": "Saving artifacts", "load": "Loading artifacts", "mixed": "Mixed operations",
 }  # fmt: skip
 TERMS = (
     ("MB/s, objects/s", "Of the whole measurement, from the first start to the last end. 1 MB is 10⁶ bytes."),
     ("slices", "Throughput of each second (each tenth when it took less than 3 s): slowest, median, fastest."),
+    (
+        "service",
+        "Of an open loop: from when operations really began. Their other times count from when they should have.",
+    ),
     (
         "first byte, total",
         "Of each object: until the answer's first byte (S3 only), and from its first try to its end.",
@@ -76,7 +87,8 @@ def page(document: Mapping[str, Any]) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         *(f"<p class=meta>{escape(line.replace('  ', ' · '))}</p>" for line in head_lines(document)),
-        _tiles(document), "<h2>What it is bound by, and what to try next</h2>", _verdicts(cells), _errors(cells),
+        _tiles(document), *(f"<p>{escape(line)}</p>" for line in pace_lines(cells)),
+        "<h2>What it is bound by, and what to try next</h2>", _verdicts(cells), _errors(cells),
         *_plots(cells),
         "<h2>All measurements</h2>",
         *(_measurements(*table) for table in tables(document)),
@@ -99,7 +111,10 @@ def _tiles(document: Mapping[str, Any]) -> str:
         found = [
             cell
             for cell in cells
-            if cell["operation"] == operation and cell["bytes"] and cell["scenario"]["engine"] not in PEERS
+            if cell["operation"] == operation
+            and cell["bytes"]
+            and cell["scenario"]["engine"] not in PEERS
+            and not of_mix(cell)
         ]
         if found:
             best = max(found, key=lambda cell: cell["bytes_per_second"])
@@ -107,6 +122,14 @@ def _tiles(document: Mapping[str, Any]) -> str:
         if found and operation in ("put", "get"):
             most = max(found, key=lambda cell: cell["objects_per_second"])
             tiles.append((f"{number(most['objects_per_second'])}/s", f"objects {text}, at best", False))
+    cells = wholes(cells)
+    for cell in cells:
+        if cell.get("pace"):
+            found = cell["pace"]
+            text = f"asked, {found['done'] / max(found['scheduled'], 1):.1%} done" + (
+                "" if found["reached"] else ": not reached"
+            )
+            tiles.append((f"{found['rate']:g}/s", text, not found["reached"]))
     failed = sum(cell["failed"] for cell in cells)
     done = sum(cell["objects"] for cell in cells)
     moved, verified = (sum(cell[name] for cell in cells) for name in ("bytes", "verified"))
@@ -140,6 +163,10 @@ def _errors(cells: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _plots(cells: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    mixes = plots.mixed(cells)
+    if mixes is not None:
+        yield f"<h2>{TITLES['mixed']}</h2><figure>{mixes}</figure>"
+    cells = [cell for cell in cells if not of_mix(cell)]
     for operation in ("put", "get", "save", "load"):
         found = [
             (plots.scaling(cells, operation), "By number of requests at once"),

@@ -177,6 +177,8 @@ class Pace:
     under_way: int
     """Most operations at once that had begun and not ended."""
     reached: bool
+    lateness: Spread
+    """Seconds from when operations should have begun to when they did: of this machine, while threads are free."""
     service: Spread
     """Seconds from when operations really began to their ends, beside ``Cell.latency``, from when they should have."""
 
@@ -194,6 +196,7 @@ def pace(rate: float, arrivals: str, end: float, rows: Sequence[Row]) -> Pace:
         rate, arrivals, len(rows), len(begun) - failed, failed, len(rows) - len(begun), _most(times, starts),
         waiting_at_end, _most(starts, sorted(row.end for row in begun)),
         waiting_at_end + failed <= max(FEW, MISSED * len(rows)),
+        spread([max(row.start - row.scheduled, 0.0) for row in begun if row.scheduled is not None]),
         spread([row.seconds for row in begun if row.error is None]),
     )  # fmt: skip
 

@@ -257,7 +257,8 @@ def pace_lines(cells: Iterable[Mapping[str, Any]]) -> list[str]:
         )
         lines.append(
             f"          at most {found['waiting']} waited at once, {found['waiting_at_end']} at the end of the "
-            f"schedule; at most {found['under_way']} were under way"
+            f"schedule; at most {found['under_way']} were under way; they began {time(found['lateness']['p50'])} ms "
+            f"late (median), {time(found['lateness']['max'])} ms at most"
         )
     return lines
 
