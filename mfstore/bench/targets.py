@@ -25,6 +25,7 @@ from mfstore.bench.recording import Traffic, record
 from mfstore.bench.scenarios import Scenario
 from mfstore.display.amounts import size
 from mfstore.errors import AccessDenied, BackendError, MfstoreError, NotAStore, NotFound, OutOfSpace
+from mfstore.host.permissions import refused_because
 from mfstore.maintenance.versions import VersionsKept
 from mfstore.opening import open_store
 from mfstore.s3.transfers.deletions import KEYS_PER_DELETE
@@ -124,9 +125,8 @@ class BackendTarget(Target):
         try:
             directory.mkdir(parents=True)
         except PermissionError as error:
-            raise AccessDenied(
-                "cannot write there", backend=self.url, hint="Choose a directory you may write to"
-            ) from error
+            why, hint = refused_because(str(directory), error.errno or 0)
+            raise AccessDenied(f"cannot write there: {why}", backend=self.url, hint=hint) from error
         except OSError as error:
             raise OutOfSpace(f"cannot make the scratch directory: {error}", backend=self.url) from error
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,27 +41,33 @@ def doctor(place: str | None, url: str | None, connection: Connection, as_json: 
 
     That a right is missing is no fault: you are told what you can do without it.
     """
-    from mfstore.doctor import aws, environment, flows, libraries, packages, program
-    from mfstore.doctor.findings import document, examined, of_state
+    from mfstore.doctor.findings import document, of_state
 
-    sections = [
-        examined("installation", program.program, program.interpreter, program.system, program.core),
-        examined("libraries", libraries.libraries),
-        examined("packages", packages.packages),
-        examined("Metaflow", flows.flows),
-        examined("environment", environment.variables, environment.temporary, environment.cache),
-        examined("S3", aws.aws),
-    ]
     place = place or url
+    found = _installation()
     if place is not None:
-        sections += _of_place(place, connection.options_for(place))
+        found = chain(found, _of_place(place, connection.options_for(place)))
+    sections: list[Section] = []
     if as_json:
+        sections += found
         print_json(document(sections))
     else:
-        for line in _lines(sections):
+        for line in _lines(found, sections):
             click.echo(printable(line))
     if of_state(sections, "broken"):
         sys.exit(1)
+
+
+def _installation() -> Iterator[Section]:
+    from mfstore.doctor import aws, environment, flows, libraries, packages, program
+    from mfstore.doctor.findings import examined
+
+    yield examined("installation", program.program, program.interpreter, program.system, program.core)
+    yield examined("libraries", libraries.libraries)
+    yield examined("packages", packages.packages)
+    yield examined("Metaflow", flows.flows)
+    yield examined("environment", environment.variables, environment.temporary, environment.cache)
+    yield examined("S3", aws.aws)
 
 
 def _of_place(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
@@ -77,11 +84,13 @@ def _of_place(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
 AGAIN = "(by the same command)"
 
 
-def _lines(sections: Sequence[Section]) -> Iterator[str]:
+def _lines(found: Iterable[Section], sections: list[Section]) -> Iterator[str]:
+    """What is found, as it comes, which is added to ``sections``."""
     from mfstore.doctor.findings import of_state
 
     shown: set[str] = set()
-    for section in sections:
+    for section in found:
+        sections.append(section)
         if section.findings:
             yield section.title.upper()
             for finding in section.findings:

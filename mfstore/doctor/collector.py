@@ -169,9 +169,10 @@ def _unended(records: Sequence[AuditRecord]) -> AuditRecord | None:
 # ---- the index ----------------------------------------------------------------------------
 
 
-def index(backend: Backend, url: str) -> Finding:
-    """How many objects the index of a store has."""
-    return of_index(islice(backend.list(PREFIX), LISTED + 1), url)
+def index(backend: Backend, url: str, folder: str = "") -> Finding:
+    """How many objects the index of a store has, which lies in this folder of the place."""
+    infos = (info._replace(key=info.key.removeprefix(folder)) for info in backend.list(f"{folder}{PREFIX}"))
+    return of_index(islice(infos, LISTED + 1), url)
 
 
 def of_index(infos: Iterable[ObjectInfo], url: str) -> Finding:

@@ -40,7 +40,8 @@ def examined(title: str, *examinations: Callable[[], Iterable[Finding]]) -> Sect
         try:
             found.extend(examine())
         except Exception as error:
-            what = getattr(examine, "__name__", "").replace("_", " ")
+            function = getattr(examine, "func", examine)  # of a partial
+            what = getattr(function, "__name__", "").strip("_").replace("_", " ")
             found.append(Finding(what, f"could not be looked at: {type(error).__name__}: {error}", "broken"))
     return Section(title, tuple(found))
 

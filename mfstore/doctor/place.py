@@ -60,11 +60,23 @@ def sections(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
         yield from _in_directory(url)
 
 
-def _in_s3(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
+def _opened(url: str, options: Mapping[str, Any]) -> S3Backend:
+    """The place, reached as ``options`` say, else, below Metaflow's own root, as Metaflow's settings do."""
     from mfstore.backends.s3.backend import S3Backend
+    from mfstore.maintenance.metaflow.root import remote_backend
+    from mfstore.s3.datatools.settings import setting
 
+    reached = {"attempts": ATTEMPTS, "retry_seconds": RETRY_SECONDS, **options}
+    root = setting("DATASTORE_SYSROOT_S3")
+    if root and f"{url.rstrip('/')}/".startswith(f"{root.rstrip('/')}/"):
+        found: S3Backend = remote_backend(url, reached)
+        return found
+    return S3Backend(url, **reached)
+
+
+def _in_s3(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
     try:
-        backend = S3Backend(url, **{"attempts": ATTEMPTS, "retry_seconds": RETRY_SECONDS, **options})
+        backend = _opened(url, options)
     except MfstoreError as error:
         yield Section("place", (Finding("place", rights.bare(error), "broken", error.hint or ""),))
         return
@@ -78,16 +90,8 @@ def _in_s3(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
             return
         yield Section("place", (Finding("place", what.text, facts={"kind": what.kind, "flows": len(what.flows)}),))
         answers = bucket.ask(backend)
-        uploads = bucket.open_uploads(backend)
         yield examined("rights", partial(_rights, backend, answers))
-        aws = connection.is_aws(connection.endpoint_of(backend))
-        yield examined(
-            "bucket",
-            partial(
-                bucket.findings, backend.bucket, backend.prefix, what.parts, answers, uploads,
-                aws=aws, now=time.time(), expires=bool(os.environ.get("MFSTORE_EXPIRE_DAYS")),
-            ),
-        )  # fmt: skip
+        yield examined("bucket", partial(_bucket, backend, what, answers))
         yield examined("collector", partial(collected, backend, what, backend.url))
     finally:
         backend.close()
@@ -99,6 +103,14 @@ def _rights(backend: S3Backend, answers: bucket.Answers) -> Iterator[Finding]:
     found = trial.tried(backend, may_put=why, versioned=bucket.versioned(answers))
     yield from rights.rights(found)
     yield from rights.checksums(found)
+
+
+def _bucket(backend: S3Backend, what: What, answers: bucket.Answers) -> Iterator[Finding]:
+    yield from bucket.findings(
+        backend.bucket, backend.prefix, what.parts, answers, bucket.open_uploads(backend),
+        aws=connection.is_aws(connection.endpoint_of(backend)), now=time.time(),
+        expires=bool(os.environ.get("MFSTORE_EXPIRE_DAYS")),
+    )  # fmt: skip
 
 
 def _in_directory(url: str) -> Iterator[Section]:
@@ -177,8 +189,9 @@ def collected(backend: Backend, what: What, url: str) -> Iterator[Finding]:
         yield from collector.findings(found, time.time())
     except MfstoreError as error:
         yield collector.refused(error, "collector")
-    if what.kind == "store":
+    if what.kind == "store" or what.packed:
+        folder = f"{STORE_FOLDER}/" if what.kind == "root" else ""
         try:
-            yield collector.index(backend, url)
+            yield collector.index(backend, f"{url}/{folder}".rstrip("/") if folder else url, folder)
         except MfstoreError as error:
             yield collector.refused(error, "index")

@@ -152,9 +152,8 @@ def _as_a_whole(trial: Trial) -> Finding:
         }
     )  # fmt: skip
     if can["load"] is False:
-        return Finding(
-            "you", text, "broken", "Nothing can be loaded here. To load it takes:", statement(missing), facts
-        )  # fmt: skip
+        hint = "Nothing can be loaded here" + (". To load it takes:" if missing else "")
+        return Finding("you", text, "broken", hint, statement(missing), facts)
     if not_may and missing:
         return Finding("you", text, "refused", "If that is not meant, this is missing:", statement(missing), facts)
     return Finding("you", text, facts=facts)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import uuid
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from mfstore.doctor import trial
 from mfstore.doctor.findings import document
 from mfstore.doctor.place import sections
 from mfstore.testing import FaultProxy, NetworkFault
-from mfstore.testing.actions import access_denied
+from mfstore.testing.actions import Status, access_denied
 from tests.backends.test_s3 import options
 from tests.rigs.metaflow_trees import task, upload
 from tests.servers.base import boto_client
@@ -175,6 +176,46 @@ def test_tls_is_looked_at(place, radosgw):
     assert found["connection"]["TLS"]["facts"]["expires"] > 0
     refused = place.doctor(endpoint_url=radosgw.https_url)
     assert refused["connection"]["connection"]["state"] == "broken"
+
+
+def test_what_the_service_does_not_have_is_no_fault(place, radosgw):
+    asked = "|".join(("policyStatus", "publicAccessBlock", "lifecycle", "object-lock", "encryption", "acl", "uploads="))
+    faults = [NetworkFault(action=Status(501, "NotImplemented"), query=asked)]
+    with FaultProxy(radosgw.url, faults) as proxy:
+        found = place.doctor(endpoint_url=proxy.url)
+    assert not broken(found)
+    told = {name: one["text"] for name, one in found["bucket"].items() if one["state"] == "absent"}
+    assert {"lifecycle", "object lock", "encryption", "public access"} <= told.keys()
+    assert set(told.values()) == {"not offered here"}
+
+
+def test_a_service_that_compares_checksums(ministack, s3_env):
+    bucket = ministack.create_bucket(f"doctor-{uuid.uuid4().hex[:16]}")
+    told = document(list(sections(f"s3://{bucket}", options(ministack))))["sections"]["rights"]
+    facts = {one["name"]: one.get("facts") for one in told}
+    assert facts["wrong checksum"] == {"refused": True}
+    assert set(facts["checksums"]["told"]) == {"CRC64NVME", "CRC32C", "CRC32", "SHA256"}
+    assert facts["delete-if-match"]["answer"] == "allowed"
+
+
+def test_who_the_service_for_tokens_says_we_are(moto, s3_env, monkeypatch):
+    bucket = moto.create_bucket(f"doctor-{uuid.uuid4().hex[:16]}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto.url)
+    told = document(list(sections(f"s3://{bucket}", {**options(moto), "encryption": "aws:kms"})))["sections"]
+    (identity,) = [one for one in told["connection"] if one["name"] == "identity"]
+    assert identity["facts"]["arn"].startswith("arn:aws:sts::123456789012:")
+    (kms,) = [one for one in told["rights"] if one["name"] == "kms"]
+    assert kms["facts"]["allowed"] == ["kms:GenerateDataKey", "kms:Decrypt"]
+
+
+def test_a_place_below_metaflows_root_is_reached_as_metaflow_does(place, radosgw, monkeypatch):
+    monkeypatch.delitem(sys.modules, "metaflow.metaflow_config", raising=False)  # which has read its own by now
+    monkeypatch.setenv("METAFLOW_DATASTORE_SYSROOT_S3", place.url)
+    monkeypatch.setenv("METAFLOW_S3_ENDPOINT_URL", radosgw.url)
+    given = options(radosgw)
+    keys = {name: given[name] for name in ("aws_access_key_id", "aws_secret_access_key")}
+    told = document(list(sections(place.url, {**keys, "region_name": radosgw.region})))
+    assert not told["broken"], [one for of in told["sections"].values() for one in of if one["state"] == "broken"]
 
 
 # ---- directories -----------------------------------------------------------------------------------------------------
