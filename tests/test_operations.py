@@ -230,5 +230,4 @@ def test_alerts_name_what_is_written(store, metrics):
 def test_the_page_shows_the_recipes():
     text = (ROOT / "docs" / "operations.md").read_text()
     for path in RECIPES.iterdir():
-        assert f"examples/operations/{path.name}" in text or path.name in text
-    assert (RECIPES / "mfstore.cron").read_text() in text
+        assert path.stem in text, path.name
