@@ -1,6 +1,7 @@
 """The whole job of each role: everything it does that is different for the storage."""
 
 import asyncio
+import json
 from contextlib import closing
 
 import numpy as np
@@ -92,13 +93,22 @@ def read(rig):
 
 
 def audit(rig):
-    """Verify at each level, du, and what the doctor asks of a bucket."""
+    """Verify at each level, du, and the doctor."""
     with rig.open() as store:
         for level in ("list", "headers", "full"):
             assert store.verify(level).clean
         store.stats()
-        read_versions(store.backend)
-        assert lifecycle_warnings(store.backend) == []
+    assert {one["name"] for one in examined(rig)["bucket"] if one["state"] == "refused"} == NOT_ON_RADOSGW
+
+
+NOT_ON_RADOSGW = {"encryption", "public access"}
+"""What the doctor may not ask there: of the first there is no right, and for the second another is asked for."""
+
+
+def examined(rig):
+    """What the doctor finds of the place, by its sections."""
+    done = mfstore("doctor", rig.url, "--json", env=environment(rig), code=(0, 1))
+    return json.loads(done.stdout)["sections"]
 
 
 def collect(rig):
@@ -184,8 +194,7 @@ def audit_root(rig):
     with opened_root(rig) as root:
         for level in ("list", "headers", "full"):
             assert verify_metaflow(root, VerifyOptions(level))[0].clean
-        read_versions(root.backend)
-        assert lifecycle_warnings(root.backend) == []
+    assert {one["name"] for one in examined(rig)["bucket"] if one["state"] == "refused"} == NOT_ON_RADOSGW
 
 
 def opened_root(rig):

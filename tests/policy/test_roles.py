@@ -42,10 +42,6 @@ def besides(rig, role):
             ("s3:GetLifecycleConfiguration", bucket),
             ("s3:DeleteObjectVersion", f"{below}packs/x"),
         ][:-1],
-        "auditor": [
-            ("s3:GetBucketObjectLockConfiguration", bucket),
-            *((action, bucket) for action in (*EXPOSURE, "s3:ListBucketMultipartUploads")),
-        ],
         "benchmark": [("s3:AbortMultipartUpload", f"{below}mfstore-bench-x/objects/1")],
     }
     if rig.place.kind == "stock":
@@ -58,20 +54,26 @@ def besides(rig, role):
     return [Asked(action, resource) for action, resource in found.get(role, ())]
 
 
-EXPOSURE = (
-    "s3:GetEncryptionConfiguration", "s3:GetBucketPublicAccessBlock", "s3:GetBucketPolicyStatus", "s3:GetBucketAcl",
-)  # fmt: skip
 MAY_BE_REFUSED = {
     "writer": ("s3:DeleteObject index/", "s3:GetObjectRetention index/"),
-    "auditor": ("s3:PutObject verify/progress", "s3:PutObject mf.maintenance/verify"),
-}
+    "auditor": (
+        "s3:PutObject verify/progress", "s3:PutObject mf.maintenance/verify", "s3:PutObject .mfstore-probe-",
+        "s3:DeleteObject .mfstore-probe-", "s3:ListBucket bucket",
+    ),
+}  # fmt: skip
 """What a role asks for and goes on without: fragments of the index are marked as merged where they cannot be deleted,
-and how far verification has come is not remembered."""
+how far verification has come is not remembered, and the doctor tries whether one may write, and asks for the bucket by
+HeadBucket, to which a refusal is an answer as well."""
+REFUSED_BY_RADOSGW = ("s3:GetEncryptionConfiguration", "s3:GetBucketPublicAccessBlock")
+"""The first it does not know; for the second it wants s3:GetBucketPolicy."""
 
 
 def accepted(rig, role, asked):
     """Whether it is one of those."""
-    told = f"{asked.action} {asked.resource.removeprefix(f'{rig.place.bucket}/{rig.place.prefix}')}"
+    if asked == Asked("s3:ListBucket", rig.place.bucket):
+        told = "s3:ListBucket bucket"
+    else:
+        told = f"{asked.action} {asked.resource.removeprefix(f'{rig.place.bucket}/{rig.place.prefix}')}"
     return told.startswith(MAY_BE_REFUSED.get(role, ("nothing",)))
 
 
@@ -85,7 +87,8 @@ def check(rig, role, job):
     """The job is done; what it asks for is allowed by the policy for AWS too; and each part of that is needed."""
     rig.become(rig.document(role))
     found = rig.asked(job)
-    assert [str(one) for one in found.refused if not accepted(rig, role, one)] == []
+    refused = [one for one in found.refused if not accepted(rig, role, one) and one.action not in REFUSED_BY_RADOSGW]
+    assert [str(one) for one in refused] == []
     document = rig.document(role, radosgw=False)
     needed = [one for one in found.rights if not accepted(rig, role, one)]
     assert [str(one) for one in needed if not allows([document], one)] == []
@@ -170,6 +173,15 @@ def without(document, sid):
     left = [one for one in document["Statement"] if one["Sid"] != sid]
     assert len(left) == len(document["Statement"]) - 1
     return {**document, "Statement": left}
+
+
+@pytest.mark.parametrize("role", ["writer", "collector"])
+def test_the_doctor_tells_each_role_what_it_may(rig, role):
+    jobs.fill(rig)
+    rig.become(rig.document(role))
+    (found,) = (one for one in jobs.examined(rig)["rights"] if one["name"] == "you")
+    assert {may for may, answer in found["facts"].items() if answer} >= {"load", "list", "save", "set-refs"}
+    assert role == "writer" or found["facts"]["collect"]
 
 
 # ---- nothing beyond ----------------------------------------------------------------------------

@@ -103,6 +103,8 @@ def asked_by(exchanges):
     found = {}
     for exchange in exchanges:
         bucket, _, key = unquote(exchange.path).lstrip("/").partition("/")
+        if not bucket:  # who asks: no right of S3
+            continue
         said = {name: value[0] for name, value in parse_qs(exchange.query, keep_blank_values=True).items()}
         operation = next((MORE[exchange.method, name] for name in said if (exchange.method, name) in MORE), None)
         operation = operation or OPERATIONS[exchange.method, bool(key)]
