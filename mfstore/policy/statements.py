@@ -202,6 +202,13 @@ def _benchmark(place: Place) -> Iterator[Statement]:
         "store, read and remove objects of its own, in a folder that it names anew each time",
         "the benchmark is refused its first object",
     )
+    yield Statement(
+        "ReadVersioning",
+        ("s3:GetBucketVersioning",),
+        (place.bucket,),
+        "warn that what the benchmark deletes stays, and costs, in a bucket that keeps versions",
+        "it does not warn",
+    )
 
 
 _of_role = {
