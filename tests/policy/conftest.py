@@ -25,7 +25,7 @@ class RoleRig:
         self.server, self.proxy, self.user, self.keys, self.home = server, proxy, user, keys, home
         self.bucket = f"policy-{uuid.uuid4().hex[:16]}"
         server.boto.create_bucket(Bucket=self.bucket, ObjectLockEnabledForBucket=kind == "locked")
-        self.url = f"s3://{self.bucket}/{PREFIX}"
+        self.url = f"s3://{self.bucket}/{PREFIX}" if kind != "whole" else f"s3://{self.bucket}"
         self.place = self.place_of(kind)
 
     def place_of(self, kind, flows=()):

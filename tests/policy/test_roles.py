@@ -184,6 +184,18 @@ def test_the_doctor_tells_each_role_what_it_may(rig, role):
     assert role == "writer" or found["facts"]["collect"]
 
 
+@pytest.mark.parametrize("rig", ["whole"], indirect=True)
+def test_a_store_that_is_the_whole_bucket(rig):
+    jobs.fill(rig)
+    rig.become(rig.document("reader"))
+    jobs.read(rig)
+    rig.become(rig.document("writer"))
+    for job in (save, save_much, set_ref):
+        job(rig)
+    with pytest.raises(AccessDenied):
+        collect_twice(rig)
+
+
 # ---- nothing beyond ----------------------------------------------------------------------------
 
 RULES = {"Rules": [{"ID": "x", "Status": "Enabled", "Filter": {"Prefix": "x"}, "Expiration": {"Days": 1}}]}
