@@ -1,13 +1,35 @@
-"""Two results side by side. Pure: documents in, lines out."""
+"""Two results side by side. Pure: documents in, lines out.
+
+A difference is one only if it is larger than what the same measurement differs by when nothing has changed. How much
+that is, repetitions say; without them the time course of each measurement, cut into batches whose means count as
+repetitions (the method of batch means); where neither is known nothing is claimed. What other programs took of the
+machine during either of them may have been in its way, or not: the ratio lies anywhere between. All comparisons of
+two results share one confidence (Bonferroni): of twenty cells one would be called different by chance otherwise.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
+from mfstore.bench.intervals import CONFIDENCE, Interval, ratio_interval
+from mfstore.bench.link import on_loopback
+
 SAME = 0.10
-"""Differences below this are called none: on a quiet machine two runs of a second differ by as much."""
+"""Differences below this are called none, however sure they are: where a program lies in memory, and what else its
+environment changes, makes as much (Mytkowicz and others, "Producing Wrong Data Without Doing Anything Obviously
+Wrong!", ASPLOS 2009)."""
+MOST_TAKEN = 0.9
+"""Of a machine that others took whole nothing is known: ten times is all that is allowed for."""
+FEWEST_SLICES, BATCHES = 4, 10
+FASTER, SLOWER, EQUAL, UNSURE = "faster", "slower", "same", "unsure"
+HOST = ("cpu", "cores", "usable_cpus", "memory", "kernel", "cgroup", "file_system", "libraries")
+PLACE = ("url", "kind", "endpoint", "version", "python", "cpus", "system", "seed", "seconds", "duration", "repeat")
+WARNED = ("host", "version", "python", "cpus", "system", "kind", "endpoint")
+"""What makes figures incomparable rather than different."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +39,18 @@ class Change:
     name: str
     engine: str
     before: float
-    """Objects (bundles, entries) per second."""
+    """Objects (bundles, entries) per second; of repetitions their geometric mean."""
     after: float
     p50: float | None
     p99: float | None
     cpu: float | None
     """CPU seconds per object."""
+    low: float | None = None
+    high: float | None = None
+    """Between these the ratio of rates lies, with a confidence that all changes of the comparison share, whatever other
+    programs took. None: nobody knows, as they were too short, and not repeated."""
+    basis: str | None = None
+    """What says so: ``repetitions``, or ``slices`` of the time."""
 
     @property
     def ratio(self) -> float:
@@ -31,10 +59,12 @@ class Change:
 
     @property
     def word(self) -> str:
-        """``faster``, ``slower``, or ``same``."""
-        if self.ratio > 1 + SAME:
-            return "faster"
-        return "slower" if self.ratio < 1 / (1 + SAME) else "same"
+        """``faster``, ``slower``, ``same``, or ``unsure``: it differs, and nobody knows by how much it does anyway."""
+        if 1 / (1 + SAME) <= self.ratio <= 1 + SAME:
+            return EQUAL
+        if self.low is None or self.high is None:
+            return UNSURE
+        return FASTER if self.low > 1 else SLOWER if self.high < 1 else EQUAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +76,30 @@ class Comparison:
     only_after: tuple[str, ...]
     different: tuple[str, ...]
     """What else was not the same, and may explain a change: place, machine, seed, version."""
+    warnings: tuple[str, ...] = ()
+    """Those of them by which the figures can hardly be compared: machine, libraries, versions, service."""
+    others: tuple[float, float] = (0.0, 0.0)
+    """The share of all cores that other programs kept busy, before and after; 0 where a server on the same machine was
+    measured, which is one of them."""
+
+    @property
+    def slower(self) -> bool:
+        """Whether anything is."""
+        return any(change.word == SLOWER for change in self.changes)
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
     """Cells with the same scenario, operation and engine are compared; the rest is named."""
     old, new = _cells(before), _cells(after)
-    changes = tuple(
-        _change(key, old[key], new[key])
-        for key in old
-        if key in new and old[key]["objects_per_second"] and new[key]["objects_per_second"]
-    )
-    different = tuple(
-        f"{name}: {before['run'].get(name)} and {after['run'].get(name)}"
-        for name in ("url", "kind", "endpoint", "version", "python", "cpus", "system", "seed", "seconds")
-        if before["run"].get(name) != after["run"].get(name)
-    )
+    shared = [key for key in old if key in new and _rate(old[key]) and _rate(new[key])]
+    confidence = 1 - (1 - CONFIDENCE) / max(len(shared), 1)
+    others = _others(before), _others(after)
+    different = _different(before["run"], after["run"])
     return Comparison(
-        changes, tuple(_text(key) for key in old if key not in new), tuple(_text(key) for key in new if key not in old),
-        different,
+        tuple(_change(key, old[key], new[key], confidence, others) for key in shared),
+        tuple(_text(key) for key in old if key not in new), tuple(_text(key) for key in new if key not in old),
+        tuple(text for _, text in different), tuple(text for name, text in different if name in WARNED),
+        others,
     )  # fmt: skip
 
 
@@ -78,12 +114,79 @@ def _text(key: Key) -> str:
     return f"{key[0]} ({key[1]})"
 
 
-def _change(key: Key, old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
+def _different(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is not the same, each with the name that it is judged by. Of older versions it is not known."""
+    found = [
+        (name, f"{name}: {before.get(name)} and {after.get(name)}")
+        for name in PLACE
+        if before.get(name) != after.get(name)
+    ]
+    old, new = before.get("host") or {}, after.get("host") or {}
+    for name in HOST if old and new else ():
+        one, other = old.get(name), new.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            names = [part for part in {**one, **other} if one.get(part) != other.get(part)]
+            found += [("host", f"{part}: {one.get(part)} and {other.get(part)}") for part in names]
+        elif one != other:
+            found.append(("host", f"{name}: {one} and {other}"))
+    return found
+
+
+def _others(document: Mapping[str, Any]) -> float:
+    """Of the whole run: a measurement may be too short to tell, and is not what they know of."""
+    run = document["run"]
+    if run.get("kind") == "s3" and on_loopback(run.get("endpoint")):
+        return 0.0
+    cores = (run.get("host") or {}).get("cores") or run.get("cpus") or 1
+    known = [usage for cell in document["cells"] if (usage := cell["usage"]).get("machine") is not None]
+    wall = sum(usage["wall"] for usage in known)
+    taken = sum(max(usage["machine"] - usage["cpu"], 0.0) for usage in known)
+    return min(taken / (wall * cores), MOST_TAKEN) if wall else 0.0
+
+
+def _rate(cell: Mapping[str, Any]) -> float:
+    repeats = cell.get("repeats")
+    return float(repeats["mean"] if repeats and repeats["mean"] else cell["objects_per_second"])
+
+
+def _samples(cell: Mapping[str, Any]) -> tuple[str, Sequence[float]]:
+    """Rates that say how much this measurement differs from itself, and what they are of; none where nobody knows."""
+    if repeats := cell.get("repeats"):
+        return "repetitions", repeats["rates"]
+    slices = cell["slices"]
+    rates = slices["bytes"] if any(slices["bytes"]) else slices["objects"]
+    if len(rates) < FEWEST_SLICES:
+        return "slices", ()
+    number = min(BATCHES, len(rates))
+    edges = [len(rates) * batch // number for batch in range(number + 1)]
+    return "slices", [fmean(rates[begin:end]) for begin, end in pairwise(edges)]
+
+
+def _change(
+    key: Key, old: Mapping[str, Any], new: Mapping[str, Any], confidence: float, others: tuple[float, float]
+) -> Change:
+    before, after = _rate(old), _rate(new)
+    found, basis = _interval(old, new, after / before, confidence)
+    if found is not None:
+        found = Interval(found.mean, found.low * (1 - others[0]), found.high / (1 - others[1]))
     return Change(
-        *key, old["objects_per_second"], new["objects_per_second"],
+        *key, before, after,
         _ratio(old["latency"]["p50"], new["latency"]["p50"]), _ratio(old["latency"]["p99"], new["latency"]["p99"]),
         _ratio(old["usage"]["cpu"] / old["objects"], new["usage"]["cpu"] / new["objects"]),
+        found.low if found else None, found.high if found else None, basis if found else None,
     )  # fmt: skip
+
+
+def _interval(
+    old: Mapping[str, Any], new: Mapping[str, Any], ratio: float, confidence: float
+) -> tuple[Interval | None, str]:
+    """Around the ratio of the whole rates, from which that of batches may differ a little."""
+    (basis, first), (other, second) = _samples(old), _samples(new)
+    found = ratio_interval(first, second, confidence) if first and second else None
+    if found is None:
+        return None, basis
+    shift = ratio / found.mean
+    return Interval(ratio, found.low * shift, found.high * shift), basis if basis == other else "slices"
 
 
 def _ratio(old: float | None, new: float | None) -> float | None:

@@ -7,7 +7,8 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from mfstore.bench.compare import SAME, compare
+from mfstore.bench.compare import EQUAL, FASTER, SAME, SLOWER, UNSURE, compare
+from mfstore.bench.intervals import CONFIDENCE
 from mfstore.bench.mixes import MIXED
 from mfstore.bench.plan import BenchPlan, Prices, summary
 from mfstore.bench.run import RunSettings
@@ -16,6 +17,8 @@ from mfstore.bench.scenarios import ARTIFACTS, OPERATIONS, size_text
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """Title, column heads, rows of cells."""
 COUNTED = {"list": "entries", "save": "bundles", "load": "bundles"}
+TAKEN = 0.05
+"""Of the cores, by other programs: from here it is worth a word."""
 TIMES = (
     ("first_byte", "first ms", ("p50", "p99")),
     ("latency", "ms", ("p50", "p90", "p99", "p999", "max")),
@@ -344,16 +347,27 @@ def comparison(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Tab
     rows = [
         (
             change.name, change.engine, number(change.before), number(change.after), f"{change.ratio:.2f} x",
+            "-" if change.low is None or change.high is None else f"{change.low:.2f}-{change.high:.2f}",
             *("-" if ratio is None else f"{ratio:.2f} x" for ratio in (change.p50, change.p99, change.cpu)),
-            "" if change.word == "same" else change.word,
+            change.word,
         )
         for change in found.changes
     ]  # fmt: skip
-    columns = ("what", "engine", "before /s", "after /s", "rate", "p50", "p99", "CPU", "")
+    columns = ("what", "engine", "before /s", "after /s", "rate", "between", "p50", "p99", "CPU", "")
     words = [change.word for change in found.changes]
-    counts = ", ".join(f"{words.count(word)} {word}" for word in ("faster", "slower", "same"))
-    lines = [f"{counts} (within {SAME:.0%}); ratios are after / before: more is better for rates, less for the rest"]
-    lines += [f"not the same: {text}" for text in found.different]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in (FASTER, SLOWER, EQUAL, UNSURE))
+    lines = [
+        f"{counts}; ratios are after / before: more is better for rates, less for the rest",
+        f"same: within {SAME:.0%}, or not told from chance: all rates lie between these with {CONFIDENCE:.0%}",
+    ]
+    if max(found.others) >= TAKEN:
+        lines.append(
+            f"other programs kept {found.others[0]:.0%} of the cores busy before and {found.others[1]:.0%} after: what "
+            "that may have cost is allowed for"
+        )
+    if UNSURE in words:
+        lines.append("unsure: too short to say how much it differs anyway; --repeat or a longer --duration tells")
+    lines += [f"not the same: {text}" for text in found.different if text not in found.warnings]
     lines += [f"only before: {name}" for name in found.only_before]
     lines += [f"only after: {name}" for name in found.only_after]
     return ("compare", columns, rows), lines

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mfstore.cli.command import Command
+from mfstore.cli.exits import DAMAGE
 from mfstore.cli.options import DURATION, Connection, connection_options, json_option
 from mfstore.cli.output import print_json, progress
 from mfstore.display.words import printable
@@ -376,13 +377,13 @@ def _run(
 
 
 def _site(kind: str, about: Mapping[str, Any]) -> Site:
-    from mfstore.bench.link import Link
+    from mfstore.bench.link import Link, on_loopback
     from mfstore.bench.verdict import Site
     from mfstore.host.control_group import control_group
 
     group = control_group()
     link = Link(**about["link"]) if about.get("link") else None
-    return Site(kind, _on_loopback(about.get("endpoint")), link, group.cpus, group.memory, os.cpu_count())
+    return Site(kind, on_loopback(about.get("endpoint")), link, group.cpus, group.memory, os.cpu_count())
 
 
 def _write(writer: RowWriter, cell: Cell, found: Sequence[Row], begin: float) -> None:
@@ -391,13 +392,6 @@ def _write(writer: RowWriter, cell: Cell, found: Sequence[Row], begin: float) ->
 
 def _drop(*_: object) -> None:
     return
-
-
-def _on_loopback(endpoint: str | None) -> bool:
-    from urllib.parse import urlsplit
-
-    host = urlsplit(endpoint or "").hostname or ""
-    return host == "localhost" or host.startswith("127.") or host == "::1"
 
 
 class _Display:
@@ -496,12 +490,17 @@ def _compare(before: Path, after: Path, as_json: bool) -> None:
     with results_of(before, after):
         found = compare(*documents)
         (title, columns, rows), lines = comparison(*documents)
+    for warning in found.warnings:
+        click.echo(printable(f"warning   not the same, so figures may differ for that alone: {warning}"), err=True)
     if as_json:
-        print_json(asdict(found))
-        return
-    _print_wide(title.upper(), columns, rows)
-    for line in lines:
-        click.echo(printable(line))
+        words = [{**asdict(change), "ratio": change.ratio, "word": change.word} for change in found.changes]
+        print_json({**asdict(found), "changes": words, "slower": found.slower})
+    else:
+        _print_wide(title.upper(), columns, rows)
+        for line in lines:
+            click.echo(printable(line))
+    if found.slower:
+        sys.exit(DAMAGE)
 
 
 def _check_files(html: Path | None, *more: Path | None) -> None:

@@ -22,6 +22,10 @@ COMMON: Mapping[int, str] = {
 """What every command may end with."""
 
 OWN: Mapping[str, Mapping[int, str]] = {
+    "bench": {
+        FAILED: "it, or some operation, failed; standard error says why",
+        DAMAGE: "--compare: something is slower",
+    },
     "delete": {PLANNED: "nothing was changed: --execute removes the ref"},
     "doctor": {DONE: "nothing is broken", FAILED: "something is broken"},
     "fleet gc": {DAMAGE: "some runs could not be read, and were kept"},

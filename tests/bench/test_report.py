@@ -11,10 +11,9 @@ import pytest
 
 from mfstore.bench import peers
 from mfstore.bench.ceilings import Ceilings, measure_ceilings
-from mfstore.bench.compare import compare
 from mfstore.bench.html import page
 from mfstore.bench.measure import Row, Usage, slices, spread, tail
-from mfstore.bench.report import comparison, summary_lines, tables, verdict_lines
+from mfstore.bench.report import summary_lines, tables, verdict_lines
 from mfstore.bench.results import Cell, Results, read_results
 from mfstore.bench.scenarios import ARTIFACTS, OBJECTS, Scenario
 from mfstore.bench.verdict import Site, judge
@@ -186,26 +185,6 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_shows():
 @pytest.mark.parametrize("cells", [[], [cell("list", count=1)], [cell("get", size=1, count=1)]])
 def test_pages_of_little(cells):
     assert "</html>" in page(document(*cells))
-
-
-def test_compare():
-    before = document(cell("get"), cell("put"), cell("head", size=1))
-    after = document(cell("get", seconds=5.0), cell("put", seconds=10.5, cpu=2.0), cell("list", count=1), seed=7)
-    found = compare(before, after)
-    assert [(change.name, change.word) for change in found.changes] == [
-        ("get 2000 x 1 MiB", "faster"),
-        ("put 2000 x 1 MiB", "same"),
-    ]
-    (get, put) = found.changes
-    assert (get.ratio, get.p50, get.p99) == pytest.approx((2.0, 0.5, 0.5))
-    assert put.cpu == pytest.approx(2.0)
-    assert compare(after, before).changes[0].word == "slower"
-    assert found.only_before == ("head 2000 x 1 B (native)",)
-    assert found.only_after == ("list 1 x 1 MiB (native)",)
-    assert found.different == ("seed: 0 and 7",)
-    (_, columns, rows), lines = comparison(before, after)
-    assert all(len(row) == len(columns) for row in rows)
-    assert "not the same: seed: 0 and 7" in lines
 
 
 def test_files_that_are_no_results(tmp_path):
