@@ -329,9 +329,14 @@ class Handle:
         """What ``Store.metrics`` returns."""
         from mfstore.metrics import store_metrics
 
-        made = self._made
+        return store_metrics(self.backend.url, self._session, self.backend.traffic, self.read_counts)
+
+    @property
+    def read_counts(self) -> tuple[int, int, int]:
+        """Parts of the index that this host's cache had, and had not; and chunks that differed from their digest."""
+        made, cache = self._made, self._host_cache
         differed = 0 if made is None else made.saving.fetcher.differed
-        return store_metrics(self.backend, self._session, self._host_cache, differed)
+        return (0, 0, differed) if cache is None else (cache.hits, cache.misses, differed)
 
     def exists_many(self, keys: Sequence[Key]) -> list[bool]:
         """Whether something is stored under each key, in order."""

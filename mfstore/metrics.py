@@ -16,9 +16,8 @@ from mfstore.display.prometheus import Family, labelled, text_of
 from mfstore.display.shown import Shown
 
 if TYPE_CHECKING:
-    from mfstore.backends.base import Backend
-    from mfstore.host.cache import HostCache
     from mfstore.s3.bulk.metrics import ClientMetrics
+    from mfstore.s3.transfers.scheduler import Traffic
     from mfstore.stats import SessionStats
 
 READABLE = 0o644
@@ -100,16 +99,22 @@ class StoreMetrics(Shown):
         return Card("metrics", self.url, (*facts, *of_s3.facts), of_s3.grids)
 
 
-def store_metrics(backend: Backend, session: SessionStats, cache: HostCache | None, differed: int) -> StoreMetrics:
+def store_metrics(
+    url: str, session: SessionStats, traffic: Traffic | None, read_counts: tuple[int, int, int]
+) -> StoreMetrics:
     """What was counted."""
+    if traffic is not None:
+        from mfstore.s3.bulk.metrics import client_metrics
+
+    hits, misses, differed = read_counts
     return StoreMetrics(
-        url=backend.url, saves=session.saves, loads=session.loads, artifacts=session.artifacts, saved=session.logical,
+        url=url, saves=session.saves, loads=session.loads, artifacts=session.artifacts, saved=session.logical,
         duplicate=session.duplicate, stored=session.stored, objects=session.objects, loaded=session.loaded,
         seconds={
             "encode": session.saving - session.committing, "commit": session.committing, "load": session.loading,
         },
-        cache_hits=0 if cache is None else cache.hits, cache_misses=0 if cache is None else cache.misses,
-        verify_failures=differed, s3=backend.metrics(),
+        cache_hits=hits, cache_misses=misses, verify_failures=differed,
+        s3=None if traffic is None else client_metrics(traffic.now()),
     )  # fmt: skip
 
 

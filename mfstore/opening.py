@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mfstore.backends import open_backend
 from mfstore.errors import InvalidKey, WrongArgument
 from mfstore.format.digests import NAMES
-from mfstore.settings import resolve
+from mfstore.settings import resolve, telemetry
 from mfstore.store import Store
 
 if TYPE_CHECKING:
@@ -84,6 +84,11 @@ def open_store(
         raise InvalidKey("hash must be one of " + ", ".join(NAMES), found=repr(hash))
     knobs = resolve(threads, memory, verify, fsync, expire_days, map, delta, compress, record, safe)
     backend = open_backend(text, knobs, **options)
-    store = Store(text, backend, knobs, create=create, algorithm=hash)
+    kind = Store
+    if telemetry():
+        from mfstore.telemetry import TracedStore
+
+        kind = TracedStore
+    store = kind(text, backend, knobs, create=create, algorithm=hash)
     store.handle.require_read()
     return store

@@ -98,6 +98,11 @@ def records(given: bool | None = None) -> bool:
     return _flag("record", "MFSTORE_RECORD", given, True)
 
 
+def telemetry() -> bool:
+    """Whether stores that are opened are observed by OpenTelemetry: ``MFSTORE_OTEL``; default off."""
+    return _flag("telemetry", "MFSTORE_OTEL", None, False)
+
+
 def payload_signing(given: str | None = None) -> str:
     """Whether a body's SHA-256 is signed with the request: always, never, or auto, as AWS's SDKs have it: over http,
     and not over https where a checksum goes with the body. ``MFSTORE_S3_PAYLOAD_SIGNING``; default auto, which also

@@ -1112,7 +1112,7 @@ class Store:
 
     def __reduce__(self) -> tuple[Any, ...]:
         how = self._options
-        return _reopen, (how.url, how.backend, how.knobs, how.create, how.digest)
+        return _reopen, (how.url, how.backend, how.knobs, how.create, how.digest, type(self))
 
     def __repr__(self) -> str:
         return f"mfstore.open({self.backend.url!r})"
@@ -1144,5 +1144,5 @@ def _seconds(duration: float | timedelta) -> float:
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
 
 
-def _reopen(url: str, backend: Backend, knobs: Knobs, create: bool, algorithm: str) -> Store:
-    return Store(url, backend, knobs, create=create, algorithm=algorithm)
+def _reopen(url: str, backend: Backend, knobs: Knobs, create: bool, algorithm: str, kind: type[Store] = Store) -> Store:
+    return kind(url, backend, knobs, create=create, algorithm=algorithm)

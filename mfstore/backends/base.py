@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from mfstore.s3.bulk.metrics import ClientMetrics
+    from mfstore.s3.transfers.scheduler import Traffic
 
     # Inside Backend the name list is a method.
     Answers = list[bool]
@@ -240,8 +240,9 @@ class Backend(ABC):
         """Every visible object whose key starts with ``prefix``, in any order. MUST NOT show unfinished writes. What is
         put or deleted meanwhile may be shown or not. A place that does not exist is empty."""
 
-    def metrics(self) -> ClientMetrics | None:
-        """What its requests came to; None where there are none, or nobody counts them."""
+    @property
+    def traffic(self) -> Traffic | None:
+        """What its requests come to; None where there are none, or nobody counts them."""
         return None
 
     @abstractmethod

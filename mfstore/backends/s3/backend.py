@@ -65,9 +65,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from mfstore.backends.base import Answers
-    from mfstore.s3.bulk.metrics import ClientMetrics
     from mfstore.s3.transfers.jobs import Job
     from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
+    from mfstore.s3.transfers.scheduler import Traffic
 
 COALESCED_GAP = 1 << 20
 """Reading 1 MiB that nobody wants costs 20 ms of one connection, another request 30 ms before its first byte (the
@@ -663,9 +663,10 @@ class S3Backend(Backend):
         """What is said of each object that is put."""
         return self._put_options
 
-    def metrics(self) -> ClientMetrics:
-        """Those of its client."""
-        return self.client.metrics()
+    @property
+    def traffic(self) -> Traffic:
+        """What its requests come to."""
+        return self._transfers.traffic
 
     def close(self) -> None:
         self.client.close()
