@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Kind = Literal["store", "root", "empty", "other", "unknown"]
 ATTEMPTS = 3
 RETRY_SECONDS = 15.0
+PACKS = "packs/"
 LOOKED_AT = 50
 """Objects, and flows, by which a root is told from something else."""
 
@@ -39,6 +40,18 @@ class What(NamedTuple):
     packed: bool = False
     """Whether the packed profile has stored there."""
     error: MfstoreError | None = None
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Where tasks write, below a root: a policy may let them write in one of these alone."""
+        return (*[f"{STORE_FOLDER}/"] * self.packed, *(f"{flow}/" for flow in self.flows[:LOOKED_AT]))
+
+    @property
+    def shared(self) -> str:
+        """Where a collection deletes."""
+        if self.kind == "store":
+            return PACKS
+        return f"{self.flows[0]}/data/" if self.flows else ""
 
     @property
     def parts(self) -> Mapping[str, Part]:
@@ -90,17 +103,19 @@ def _in_s3(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
             return
         yield Section("place", (Finding("place", what.text, facts={"kind": what.kind, "flows": len(what.flows)}),))
         answers = bucket.ask(backend)
-        yield examined("rights", partial(_rights, backend, answers))
+        yield examined("rights", partial(_rights, backend, what, answers))
         yield examined("bucket", partial(_bucket, backend, what, answers))
         yield examined("collector", partial(collected, backend, what, backend.url))
     finally:
         backend.close()
 
 
-def _rights(backend: S3Backend, answers: bucket.Answers) -> Iterator[Finding]:
+def _rights(backend: S3Backend, what: What, answers: bucket.Answers) -> Iterator[Finding]:
     kept = bucket.retention(answers)
     why = f"what is put would be locked: {kept}" if kept else ""
-    found = trial.tried(backend, may_put=why, versioned=bucket.versioned(answers))
+    found = trial.tried(
+        backend, may_put=why, versioned=bucket.versioned(answers), folders=what.folders, shared=what.shared
+    )
     yield from rights.rights(found)
     yield from rights.checksums(found)
 

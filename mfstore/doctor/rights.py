@@ -38,8 +38,9 @@ TRIED: Mapping[str, Operation] = {
     "multipart-abort": Operation("AbortMultipartUpload", "to give up uploads that fail: without it they stay and cost"),
     "multipart-list-parts": Operation("ListParts", "nothing that mfstore does; to look into open uploads"),
     "multipart-list-uploads": Operation("ListMultipartUploads", "nothing that mfstore does; to find open uploads"),
-    "delete": Operation("DeleteObject", "to collect, to remove holds"),
+    "delete": Operation("DeleteObject", "to remove what was tried; to collect, to remove holds"),
     "delete-many": Operation("DeleteObjects", "to collect"),
+    "delete-shared": Operation("DeleteObject", "to collect what nobody needs, where it lies"),
     "delete-if-match": Operation("DeleteObject", "to collect without a look before each deletion"),
     "list-versions": Operation("ListObjectVersions", "nothing that mfstore does; to remove versions by hand"),
     "delete-version": Operation("DeleteObject", "nothing that mfstore does; to remove versions by hand"),
@@ -48,11 +49,13 @@ OPTIONAL = frozenset(
     ("copy", "multipart-list-parts", "multipart-list-uploads", "delete-if-match", "list-versions", "delete-version")
 )
 """What mfstore can do without."""
+SCRATCH = ".mfstore-probe-"
+"""What the name of the object begins with: hidden in stores, and what policies of folders let writers put."""
 WORDS = {"allowed": "allowed", "refused": "refused", "absent": "not offered here", "untried": "not tried"}
 LOAD = ("head", "get", "range")
 SAVE = ("put", "multipart-create", "multipart-part", "multipart-complete")
 NAME = ("put-if-none-match", "put-if-match")
-COLLECT = ("delete", "delete-many")
+COLLECT = ("delete", "delete-many", "delete-shared")
 
 
 def rights(trial: Trial) -> Iterator[Finding]:
@@ -99,6 +102,7 @@ def _operation(found: Tried) -> Finding:
         assert found.error is not None
         rights = [list(right) for right in getattr(found.error, "rights", ())]
         return Finding(found.name, text, "refused", facts={**facts, "missing": rights})
+    text += f" ({found.note})" if found.note else ""
     return Finding(found.name, text, facts={**facts, "milliseconds": round(1000 * found.seconds)})
 
 
@@ -155,7 +159,14 @@ def _as_a_whole(trial: Trial) -> Finding:
         hint = "Nothing can be loaded here" + (". To load it takes:" if missing else "")
         return Finding("you", text, "broken", hint, statement(missing), facts)
     if not_may and missing:
-        return Finding("you", text, "refused", "If that is not meant, this is missing:", statement(missing), facts)
+        return Finding(
+            "you",
+            text,
+            "refused",
+            "If that is not meant, this is missing (mfstore policy prints all that a role needs):",
+            statement(missing),
+            facts,
+        )
     return Finding("you", text, facts=facts)
 
 
@@ -171,15 +182,15 @@ def _and(words: Sequence[str], last: str = "and") -> str:
 
 
 def statement(missing: Sequence[tuple[str, str]]) -> str:
-    """The statements of a policy that allow it, as JSON: for the objects of the trial all those beside them."""
-    actions: dict[str, list[str]] = {}
+    """The policy that allows it, as JSON: for the object of the trial all those beside it. Empty for nothing."""
+    actions: dict[str, set[str]] = {}
     for action, resource in missing:
-        where = f"{resource.rpartition('/')[0]}/*" if ".mfstore-probe-" in resource else resource
-        actions.setdefault(where, []).append(action)
+        where = f"{resource.rpartition('/')[0]}/*" if SCRATCH in resource else resource
+        actions.setdefault(where, set()).add(action)
     found = [
-        {"Effect": "Allow", "Action": sorted(set(names)), "Resource": where} for where, names in actions.items()
-    ]  # fmt: skip
-    return "\n".join(json.dumps(one) for one in found)
+        {"Effect": "Allow", "Action": sorted(names), "Resource": where} for where, names in sorted(actions.items())
+    ]
+    return json.dumps({"Version": "2012-10-17", "Statement": found}) if found else ""
 
 
 def _removal(left: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
+from mfstore.doctor.rights import SCRATCH
 from mfstore.errors import AccessDenied, BackendError, MfstoreError, NotFound, Unsupported
 from mfstore.s3.calls import Call, Options
 from mfstore.s3.transfers.copies import CopyJob
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from mfstore.s3.transfers.jobs import Job
     from mfstore.s3.transfers.outcomes import Outcome
 
-SCRATCH = ".mfstore-probe-"
-"""What the name of the object begins with: hidden in stores, and what policies of folders let writers put."""
 BODY = b"mfstore doctor was here; this object may be deleted\n"
 Answer = Literal["allowed", "refused", "absent", "failed", "untried"]
 
@@ -67,15 +66,20 @@ class Trial:
         return all(name in self.tried and self.tried[name].answer == "allowed" for name in names)
 
 
-def tried(backend: S3Backend, *, may_put: str = "", versioned: bool | None = False) -> Trial:
+def tried(
+    backend: S3Backend, *, may_put: str = "", versioned: bool | None = False, folders: Sequence[str] = (),
+    shared: str = "",
+) -> Trial:  # fmt: skip
     """Try every operation below a place.
 
     Args:
         backend: The place.
         may_put: Why nothing is to be put there; empty: it may be.
         versioned: Whether the bucket keeps versions, which are removed as well; None: that is not known.
+        folders: Where below the place to put, should it be refused right there: a policy may be of one flow.
+        shared: The folder from which a collection deletes; empty: there is none yet.
     """
-    run = _Run(backend, versioned)
+    run = _Run(backend, versioned, folders, shared)
     try:
         run.everything(may_put)
     finally:
@@ -86,19 +90,22 @@ def tried(backend: S3Backend, *, may_put: str = "", versioned: bool | None = Fal
 class _Run:
     """One trial."""
 
-    def __init__(self, backend: S3Backend, versioned: bool | None) -> None:
+    def __init__(self, backend: S3Backend, versioned: bool | None, folders: Sequence[str], shared: str) -> None:
         self.trial = Trial()
+        self._folders = folders
+        self._shared = shared
         self._backend = backend
         self._transfers = backend.client.transfers
         self._bucket = backend.bucket
         self._versioned = versioned
         self._options = backend.put_options
-        self._key = f"{backend.prefix}{SCRATCH}{os.urandom(8).hex()}"
+        self._name = f"{SCRATCH}{os.urandom(8).hex()}"
+        self._key = f"{backend.prefix}{self._name}"
         self._there = False
         """Whether the object may be there."""
-        self._marked = False
-        """Whether a deletion may have left a marker."""
         self._uploads: list[str] = []
+        self._markers: list[tuple[str, str]] = []
+        """Keys and versions of markers that deletions have left."""
 
     # ---- what is tried ----------------------------------------------------------------
 
@@ -110,9 +117,6 @@ class _Run:
             for name in (*PUTS, *DELETES):
                 self._untried(name, may_put)
         else:
-            # First whether it can be removed: what is not there can be.
-            self._marked = self._versioned is not False
-            self._try("delete", self._delete_one)
             self._put()
         put = self.trial.allows("put")
         self._read(self._key if put else sample)
@@ -124,8 +128,11 @@ class _Run:
         elif not may_put:
             for name in PUTS[1:]:
                 self._untried(name, "nothing could be put")
+            self._delete_nothing("delete", self._key)
             for name in DELETES[1:]:
                 self._as(name, "delete")
+        if self._shared:
+            self._delete_nothing("delete-shared", f"{self._backend.prefix}{self._shared}{self._name}")
 
     def _list(self) -> str | None:
         """An object that is there."""
@@ -149,6 +156,14 @@ class _Run:
     def _put(self) -> None:
         self._there = True  # a request that is not answered may have been carried out
         put = self._try("put", lambda: self._note(self._one(self._put_job())))
+        for folder in self._folders if put.answer == "refused" else ():
+            above, self._key = self._key, f"{self._backend.prefix}{folder}{self._name}"
+            below = self._attempt("put", lambda: self._note(self._one(self._put_job())))
+            if below.answer == "allowed":
+                put = self.trial.tried["put"] = below
+                put.note = f"in {folder}, and not beside it"
+                break
+            self._key = above
         status = None if put.error is None else put.error.status
         self._there = put.answer == "allowed" or (put.answer == "failed" and (status is None or status >= 500))
         if self._versioned is None and put.answer == "allowed":
@@ -288,7 +303,7 @@ class _Run:
         return opened[0] if opened else None
 
     def _delete(self) -> None:
-        if not self.trial.allows("delete"):
+        if self._try("delete", self._delete_one).answer != "allowed":
             for name in DELETES[1:]:
                 self._as(name, "delete")
             return
@@ -297,6 +312,16 @@ class _Run:
 
     def _delete_one(self) -> None:
         self._one(DeleteOneJob(0, "", self._bucket, self._key))
+
+    def _delete_nothing(self, name: str, key: str) -> None:
+        """Whether something may be deleted, by a name that nobody has. A marker that it leaves is removed."""
+
+        def delete() -> None:
+            headers = self._one(DeleteOneJob(0, "", self._bucket, key)).headers
+            if headers.get("x-amz-delete-marker") == "true" and headers.get("x-amz-version-id"):
+                self._markers.append((key, headers["x-amz-version-id"]))
+
+        self._try(name, delete)
 
     # ---- nothing stays ------------------------------------------------------------------
 
@@ -308,7 +333,11 @@ class _Run:
                 self.trial.left.append(f"{url} (upload {upload})")
         if self._there and self._attempt("", self._delete_one).error is not None and self._is_there():
             self.trial.left.append(url)
-        if self._versioned and (self._there or self._marked):
+        for key, version in self._markers:
+            call = Call("DeleteObject", self._bucket, key, Options(VersionId=version))
+            if self._attempt("", lambda call=call: self._one(SingleCallJob(call))).error is not None:  # type: ignore[misc]
+                self.trial.left.append(f"s3://{self._bucket}/{key} (version {version})")
+        if self._versioned and self._there:
             self._remove_versions(url)
 
     def _is_there(self) -> bool:

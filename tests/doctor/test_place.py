@@ -10,7 +10,7 @@ import pytest
 
 import mfstore
 from mfstore.backends.s3.backend import S3Backend
-from mfstore.doctor import trial
+from mfstore.doctor import rights, trial
 from mfstore.doctor.findings import document
 from mfstore.doctor.place import sections
 from mfstore.testing import FaultProxy, NetworkFault
@@ -94,8 +94,9 @@ def test_who_may_only_read_gets_a_whole_report(place):
     assert said["put"] == said["delete"] == "refused"
     you = found["rights"]["you"]
     assert you["text"] == "you can load and list; you cannot save, set refs or collect" and you["state"] == "refused"
-    statement = json.loads(you["fix"])
-    assert statement["Resource"] == f"arn:aws:s3:::{place.bucket}/team/*" and "s3:PutObject" in statement["Action"]
+    above, packs = json.loads(you["fix"])["Statement"]
+    assert above["Resource"] == f"arn:aws:s3:::{place.bucket}/team/*" and "s3:PutObject" in above["Action"]
+    assert packs["Resource"] == f"arn:aws:s3:::{place.bucket}/team/packs/*" and packs["Action"] == ["s3:DeleteObject"]
     assert found["bucket"]["lifecycle"]["facts"]["missing"] == "s3:GetLifecycleConfiguration"
     assert found["collector"]["last collection"]["state"] == "fine" and "index" in found["collector"]
     assert place.left() == before
@@ -105,7 +106,7 @@ def test_who_may_not_delete_is_told_what_stays(place):
     found = place.doctor("writer")
     assert not broken(found) and answers(found)["put-if-match"] == "allowed" and answers(found)["delete"] == "refused"
     (left,) = place.left()
-    assert left.startswith(f"team/{trial.SCRATCH}")
+    assert left.startswith(f"team/{rights.SCRATCH}")
     told = found["rights"]["left behind"]
     assert told["text"] == f"s3://{place.bucket}/{left}" and told["fix"] == f"aws s3 rm s3://{place.bucket}/{left}"
     with place.store() as store:  # it is no object of a store
