@@ -288,7 +288,7 @@ def _opened_by(answers: Answers) -> list[str]:
     found = []
     policy = answers[POLICY]
     if isinstance(policy, Mapping) and (policy.get("PolicyStatus") or {}).get("IsPublic"):
-        found.append("the bucket's policy lets everybody in")
+        found.append("the service says that the bucket's policy is public")
     acl = answers[ACL]
     if isinstance(acl, Mapping):
         for grant in acl.get("Grants") or ():

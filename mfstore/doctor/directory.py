@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mfstore.display.amounts import size
 from mfstore.doctor.findings import Finding
-from mfstore.doctor.rights import SCRATCH
+from mfstore.doctor.tried import SCRATCH
 from mfstore.host.file_systems import file_system, on_network
 from mfstore.host.permissions import refused_because
 

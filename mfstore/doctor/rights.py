@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from mfstore.doctor.findings import Finding, State
+from mfstore.doctor.tried import SCRATCH, Trial, Tried
 from mfstore.records import NamedTuple
 from mfstore.s3.aws.rights import ACTIONS, OPERATIONS
-
-if TYPE_CHECKING:
-    from mfstore.doctor.trial import Trial, Tried
 
 
 class Operation(NamedTuple):
@@ -49,8 +46,6 @@ OPTIONAL = frozenset(
     ("copy", "multipart-list-parts", "multipart-list-uploads", "delete-if-match", "list-versions", "delete-version")
 )
 """What mfstore can do without."""
-SCRATCH = ".mfstore-probe-"
-"""What the name of the object begins with: hidden in stores, and what policies of folders let writers put."""
 WORDS = {"allowed": "allowed", "refused": "refused", "absent": "not offered here", "untried": "not tried"}
 LOAD = ("head", "get", "range")
 SAVE = ("put", "multipart-create", "multipart-part", "multipart-complete")

@@ -8,11 +8,10 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from mfstore.doctor.rights import SCRATCH
+from mfstore.doctor.tried import SCRATCH, Trial, Tried
 from mfstore.errors import AccessDenied, BackendError, MfstoreError, NotFound, Unsupported
 from mfstore.s3.calls import Call, Options
 from mfstore.s3.transfers.copies import CopyJob
@@ -28,42 +27,6 @@ if TYPE_CHECKING:
     from mfstore.s3.transfers.outcomes import Outcome
 
 BODY = b"mfstore doctor was here; this object may be deleted\n"
-Answer = Literal["allowed", "refused", "absent", "failed", "untried"]
-
-
-@dataclass(slots=True)
-class Tried:
-    """What came of one operation."""
-
-    name: str
-    answer: Answer
-    """``absent``: the service does not have it; ``failed``: for another reason than a missing right; ``untried``: it
-    would have left something behind, or there was nothing to try it on."""
-    error: MfstoreError | None = None
-    seconds: float = 0.0
-    note: str = ""
-
-
-@dataclass(slots=True)
-class Trial:
-    """All that was learned."""
-
-    tried: dict[str, Tried] = field(default_factory=dict)
-    """By name; those of ``rights.OPERATIONS``."""
-    headers: dict[str, str] = field(default_factory=dict)
-    """Of the answers about the object that was put, or that was there."""
-    checksums: dict[str, Tried] = field(default_factory=dict)
-    """By algorithm: whether an upload may carry one. ``wrong``: whether one that is wrong is refused."""
-    kept: tuple[str, ...] = ()
-    """The algorithms by which the service told the checksum of what was put."""
-    left: list[str] = field(default_factory=list)
-    """What could not be removed again: URLs, with versions."""
-    unreachable: MfstoreError | None = None
-    """Why nothing else was tried."""
-
-    def allows(self, *names: str) -> bool:
-        """Whether all of these were done."""
-        return all(name in self.tried and self.tried[name].answer == "allowed" for name in names)
 
 
 def tried(

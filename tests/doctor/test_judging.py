@@ -7,7 +7,7 @@ import pytest
 from mfstore.backends.base import ObjectInfo
 from mfstore.doctor import bucket, collector, connection, container, rights
 from mfstore.doctor.connection import Answer
-from mfstore.doctor.trial import Trial, Tried
+from mfstore.doctor.tried import Trial, Tried
 from mfstore.errors import AccessDenied, BackendError, NotFound, Unsupported
 from mfstore.format.audit import AuditRecord
 from mfstore.format.fragments import MERGED

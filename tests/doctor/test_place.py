@@ -10,9 +10,10 @@ import pytest
 
 import mfstore
 from mfstore.backends.s3.backend import S3Backend
-from mfstore.doctor import rights, trial
+from mfstore.doctor import trial
 from mfstore.doctor.findings import document
 from mfstore.doctor.place import sections
+from mfstore.doctor.tried import SCRATCH
 from mfstore.testing import FaultProxy, NetworkFault
 from mfstore.testing.actions import Status, access_denied
 from tests.backends.test_s3 import options
@@ -106,7 +107,7 @@ def test_who_may_not_delete_is_told_what_stays(place):
     found = place.doctor("writer")
     assert not broken(found) and answers(found)["put-if-match"] == "allowed" and answers(found)["delete"] == "refused"
     (left,) = place.left()
-    assert left.startswith(f"team/{rights.SCRATCH}")
+    assert left.startswith(f"team/{SCRATCH}")
     told = found["rights"]["left behind"]
     assert told["text"] == f"s3://{place.bucket}/{left}" and told["fix"] == f"aws s3 rm s3://{place.bucket}/{left}"
     with place.store() as store:  # it is no object of a store
