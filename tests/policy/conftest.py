@@ -70,7 +70,7 @@ class RoleRig:
     def boto(self):
         """Another client of the user's than ours."""
         keys = {"aws_access_key_id": self.keys[0], "aws_secret_access_key": self.keys[1]}
-        return boto_client(self.server, **keys)
+        return boto_client(self.server, endpoint_url=self.proxy.url, **keys)
 
     def flows(self, owner=False):
         """Flows of the user, or of the owner."""

@@ -97,9 +97,9 @@ MORE = {
 }  # fmt: skip
 
 
-def asked_by(exchanges):
+def asked_by(exchanges, by_radosgw=False):
     """What the requests in a proxy's log ask for, each once, as mfstore's table of rights has it. Which objects a
-    request about many is about is not in the log: see ``deletions``."""
+    request about many is about is not in the log: see ``deletions``. ``by_radosgw``: as release 16 understands it."""
     found = {}
     for exchange in exchanges:
         bucket, _, key = unquote(exchange.path).lstrip("/").partition("/")
@@ -118,14 +118,14 @@ def asked_by(exchanges):
         context = ()
         if operation in ("ListObjectsV2", "ListMultipartUploads"):
             context = (("s3:prefix", said["prefix"]),) if said.get("prefix") else ()
-            if "max-keys" in said:
-                context = (*context, ("s3:max-keys", said["max-keys"]))
+            if "max-keys" in said or by_radosgw:
+                context = (*context, ("s3:max-keys", said.get("max-keys", "1000")))
         rights = needed(call)
         assert rights, f"the table of rights does not know {operation}"
         for right in rights:
             found[Asked(right.action, right.resource, context)] = None
         if exchange.status == 404 and operation in READS:
-            found[Asked(LISTING, arn(bucket), (("s3:prefix", key),))] = None
+            found[Asked(LISTING, arn(bucket), () if by_radosgw else (("s3:prefix", key),))] = None
     return list(found)
 
 
