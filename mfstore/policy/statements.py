@@ -188,16 +188,16 @@ def _auditor(place: Place) -> Iterator[Statement]:
 def _benchmark(place: Place) -> Iterator[Statement]:
     yield Statement(
         "ListScratch",
-        ("s3:ListBucket",),
+        ("s3:ListBucket", "s3:ListBucketVersions"),
         (place.bucket,),
-        "list what the benchmark stored, and be told of what is absent",
+        "list what the benchmark stored, also as versions, and be told of what is absent",
         "the benchmark ends at its first listing, and leaves what it stored",
         condition=_prefixes(place, SCRATCH),
     )
     yield _uploads(place)
     yield Statement(
         "UseScratch",
-        ("s3:GetObject", *PUT, "s3:DeleteObject"),
+        ("s3:GetObject", *PUT, *REMOVE),
         place.objects(SCRATCH),
         "store, read and remove objects of its own, in a folder that it names anew each time",
         "the benchmark is refused its first object",
@@ -206,8 +206,8 @@ def _benchmark(place: Place) -> Iterator[Statement]:
         "ReadVersioning",
         ("s3:GetBucketVersioning",),
         (place.bucket,),
-        "warn that what the benchmark deletes stays, and costs, in a bucket that keeps versions",
-        "it does not warn",
+        "know whether what the benchmark deletes stays as versions, which it removes then",
+        "in a bucket that keeps versions all that it stored stays, and costs",
     )
 
 

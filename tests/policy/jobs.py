@@ -141,8 +141,13 @@ def collect(rig):
 
 
 def bench(rig):
-    arguments = ["--size", "4KiB", "--count", "4", "--endpoint-url", rig.proxy.url]
-    mfstore("bench", rig.url, "-y", "--json", *arguments, env=environment(rig))
+    """Objects and stores; and objects in a bucket that keeps versions, in which radosgw 16 has no stores."""
+    arguments = ["-y", "--json", "--size", "4KiB", "--count", "4", "--endpoint-url", rig.proxy.url]
+    mfstore("bench", rig.url, *arguments, env=environment(rig))
+    rig.server.boto.put_bucket_versioning(Bucket=rig.bucket, VersioningConfiguration={"Status": "Enabled"})
+    mfstore("bench", rig.url, *arguments, "--operation", "put,delete", env=environment(rig))
+    listed = rig.server.boto.list_object_versions(Bucket=rig.bucket, Prefix=f"{rig.place.prefix}mfstore-bench-")
+    assert "Versions" not in listed and "DeleteMarkers" not in listed
 
 
 def environment(rig):

@@ -89,7 +89,7 @@ OPERATIONS = {
 MORE = {
     ("POST", "uploads"): "CreateMultipartUpload", ("PUT", "partNumber"): "UploadPart",
     ("POST", "uploadId"): "CompleteMultipartUpload", ("DELETE", "uploadId"): "AbortMultipartUpload",
-    ("GET", "uploads"): "ListMultipartUploads", ("GET", "versioning"): "GetBucketVersioning",
+    ("GET", "versions"): "ListObjectVersions", ("GET", "uploads"): "ListMultipartUploads", ("GET", "versioning"): "GetBucketVersioning",
     ("GET", "lifecycle"): "GetBucketLifecycleConfiguration", ("GET", "object-lock"): "GetObjectLockConfiguration",
     ("GET", "retention"): "GetObjectRetention", ("POST", "delete"): "DeleteObjects", ("GET", "location"):
     "GetBucketLocation", ("GET", "encryption"): "GetBucketEncryption", ("GET", "publicAccessBlock"):
@@ -116,7 +116,7 @@ def asked_by(exchanges, by_radosgw=False):
             operation, params = "CopyObject", {"CopySource": {"Bucket": source, "Key": name}}
         call = Call(operation, bucket, key or None, params=params, if_match=exchange.headers.get("if-match"))
         context = ()
-        if operation in ("ListObjectsV2", "ListMultipartUploads"):
+        if operation in ("ListObjectsV2", "ListObjectVersions", "ListMultipartUploads"):
             context = (("s3:prefix", said["prefix"]),) if said.get("prefix") else ()
             if "max-keys" in said or by_radosgw:
                 context = (*context, ("s3:max-keys", said.get("max-keys", "1000")))
