@@ -30,12 +30,16 @@ def open_store(
     delta: bool | None = None,
     record: bool | None = None,
     safe: bool | Allow | None = None,
+    encryption: Literal["AES256", "aws:kms", "aws:kms:dsse", ""] | None = None,
+    kms_key: str | None = None,
+    bucket_key: bool | None = None,
+    single_writer: bool | None = None,
     **options: Any,
 ) -> Store:
     """Open the store at a path or URL (``file://``, ``s3://``, ``memory://``, or a scheme a package offers).
 
     Nothing is created until something is put. An argument that is None is decided by the environment variable of its
-    name (``MFSTORE_THREADS`` and so on), else by the default.
+    name (``MFSTORE_THREADS`` and so on), else by the configuration file, else by the default.
 
     Args:
         url: Where the store is, or is to be. A URL is a str, as a Path drops one of its slashes. ``~`` is the home
@@ -62,10 +66,18 @@ def open_store(
             Arrow), and what takes anything else is refused before anything of it runs (``UnsafeObject``). An ``Allow``
             adds classes and functions to these. False: whatever was stored is unpickled, and with it runs whatever
             whoever wrote it wants. Default: False.
-        options: Go to the backend.
+        encryption: In S3: how what is written is encrypted there; "" as the bucket says, which is the default.
+        kms_key: In S3: id, ARN or alias of the key of KMS; alone it means "aws:kms".
+        bucket_key: In S3, of "aws:kms": whether one data key serves many objects. Default: as the bucket says.
+        single_writer: In S3: no two processes ever write to this store at the same time, so that a service without
+            conditional writes will do. If two do, one loses refs, holds and collections of the other without a word.
+            Default: no.
+        options: Go to the backend: in S3 what ``BulkClient`` takes, such as ``endpoint_url``, ``region_name`` and
+            ``profile_name``.
 
     Raises:
-        InvalidKey: the URL, ``hash`` or a setting is none; or the path begins as a URL does (``s3:bucket/x``).
+        InvalidKey: the URL, ``hash`` or a setting is none; or the path begins as a URL does (``s3:bucket/x``); or
+            what is of S3 alone is said of another place.
         NotAStore: the place holds something else.
         Unsupported: no backend for this scheme is installed, or the store needs a newer mfstore.
         CorruptObject: the store's description is damaged.
@@ -82,7 +94,11 @@ def open_store(
         raise WrongArgument("url is text, and this is bytes", found=repr(text))
     if hash not in NAMES:
         raise InvalidKey("hash must be one of " + ", ".join(NAMES), found=repr(hash))
-    knobs = resolve(threads, memory, verify, fsync, expire_days, map, delta, compress, record, safe)
+    knobs = resolve(threads, memory, verify, fsync, expire_days, map, delta, compress, record, safe, text)
+    of_s3 = {
+        "encryption": encryption, "kms_key": kms_key, "bucket_key": bucket_key, "single_writer": single_writer,
+    }  # fmt: skip
+    options.update((name, value) for name, value in of_s3.items() if value is not None)
     backend = open_backend(text, knobs, **options)
     kind = Store
     if telemetry():

@@ -1,11 +1,12 @@
-"""Every tunable, in one place: argument > environment > default."""
+"""Every tunable, in one place: argument > environment > configuration file > default."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from mfstore.records import NamedTuple
 
@@ -24,6 +25,150 @@ PAYLOAD_SIGNING = ("auto", "always", "never")
 ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 """How S3 encrypts what it stores."""
 MOST_BANDWIDTH = 1e15
+VARIABLES: Mapping[str, type | tuple[type, ...]] = {
+    "MFSTORE_BUCKET_KEY": bool, "MFSTORE_CACHE": str, "MFSTORE_COMPRESS": str, "MFSTORE_DELTA": bool,
+    "MFSTORE_ENCRYPTION": str, "MFSTORE_EXPIRE_DAYS": int, "MFSTORE_FSYNC": str, "MFSTORE_KMS_KEY": str,
+    "MFSTORE_MAP": bool, "MFSTORE_MEMORY": int, "MFSTORE_RECORD": bool, "MFSTORE_S3_CONCURRENCY": int,
+    "MFSTORE_S3_ENGINE": str, "MFSTORE_S3_PAYLOAD_SIGNING": str, "MFSTORE_SAFE": (bool, str), "MFSTORE_THREADS": int,
+    "MFSTORE_VERIFY": bool,
+}  # fmt: skip
+"""What is read from the environment, and its type in a configuration file, where ``MFSTORE_THREADS`` is ``threads``."""
+STORE = "store"
+"""The key of a configuration file that is ``MFSTORE_STORE`` in the environment: the store of the command line."""
+OF_PLACES: Mapping[str, type] = {"endpoint_url": str, "region": str, "profile": str, "single_writer": bool}
+"""What a configuration file says of a place alone."""
+
+
+class Configuration(NamedTuple):
+    """What a configuration file says."""
+
+    path: str | None = None
+    """None: there is none."""
+    knobs: Mapping[str, Any] = {}
+    places: Mapping[str, Mapping[str, Any]] = {}
+    """By URL, or path of a directory, without a slash at its end."""
+
+    def of(self, place: str | None) -> Mapping[str, tuple[str, Any]]:
+        """By key, who says it and what, for a place: its own table, which is that of the longest name that it begins
+        with, before what holds everywhere."""
+        if self.path is None:
+            return {}
+        found = {name: (f"{self.path}: {name}", value) for name, value in self.knobs.items()}
+        if place is not None and self.places:
+            from mfstore.configuration import place_of
+
+            inside = f"{place_of(place)}/"
+            for url in sorted((url for url in self.places if inside.startswith(f"{url}/")), key=len):
+                own = {name: (f"{self.path}: {name} of {url}", value) for name, value in self.places[url].items()}
+                found.update(own)
+        return found
+
+
+NO_CONFIGURATION = Configuration()
+
+
+def configuration() -> Configuration:
+    """What the configuration file says: that of ``MFSTORE_CONFIG``, empty for none, else ``mfstore/config.toml`` in
+    ``XDG_CONFIG_HOME`` or ``~/.config``. It is read once in a process. InvalidKey (naming file and key) for what it may
+    not say, NotFound where the variable names none, AccessDenied where it may not be read."""
+    said = os.environ.get
+    return _configuration(said("MFSTORE_CONFIG"), said("XDG_CONFIG_HOME"), said("HOME"))
+
+
+@lru_cache(8)
+def _configuration(named: str | None, directory: str | None, home: str | None) -> Configuration:
+    if named == "":
+        return NO_CONFIGURATION
+    if not directory or not directory.startswith("/"):
+        directory = f"{home}/.config" if home else None
+    path = named or (directory and f"{directory}/mfstore/config.toml")
+    if not path:
+        return NO_CONFIGURATION
+    try:
+        file = open(path, "rb")  # noqa: SIM115
+    except OSError as error:
+        # Of a home that this process may not look into nobody can say what is there.
+        if not named and (not isinstance(error, PermissionError) or not os.path.lexists(path)):
+            return NO_CONFIGURATION
+        from mfstore.errors import AccessDenied, NotFound
+
+        kind = NotFound if isinstance(error, FileNotFoundError) else AccessDenied
+        hint = "MFSTORE_CONFIG= (empty) does without" if named else "Make it readable, or set MFSTORE_CONFIG= (empty)"
+        raise kind(f"the configuration file {path} cannot be read: {error.strerror}", hint=hint) from None
+    with file:
+        from mfstore.configuration import read
+
+        return read(path, file)
+
+
+class _Said:
+    """What environment and configuration file say, for a place."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, place: str | None = None) -> None:
+        found = configuration()
+        self._file = found.of(place) if found.path is not None else None
+
+    def find(self, variable: str) -> tuple[str, Any] | None:
+        """Who says it and what: texts from the environment, values from a file. None: nobody."""
+        text = os.environ.get(variable)
+        if text is not None:
+            return variable, text
+        return self._file.get(variable[len("MFSTORE_") :].lower()) if self._file else None
+
+    def rank(self, variable: str, given: object) -> int:
+        """How far above others it is said: as an argument, in the environment, in the file, nowhere."""
+        return 3 if given is not None else 2 if variable in os.environ else int(self.find(variable) is not None)
+
+    def text(self, variable: str) -> Any:
+        found = self.find(variable)
+        return None if found is None else found[1]
+
+    @overload
+    def number(self, name: str, variable: str, given: int | None, default: int, low: int, high: int) -> int: ...
+    @overload
+    def number(self, name: str, variable: str, given: int | None, default: None, low: int, high: int) -> int | None: ...
+    def number(
+        self, name: str, variable: str, given: int | None, default: int | None, low: int, high: int
+    ) -> int | None:
+        source, value = name, given
+        if value is None:
+            found = self.find(variable)
+            if found is None:
+                return default
+            source = found[0]
+            try:
+                value = int(found[1])
+            except ValueError:
+                raise _invalid(f"{source} must be a whole number", repr(found[1])) from None
+        if not low <= value <= high:
+            raise _invalid(f"{source} is out of range", value, f"{low} to {high}")
+        return value
+
+    @overload
+    def flag(self, variable: str, given: bool | None, default: bool) -> bool: ...
+    @overload
+    def flag(self, variable: str, given: bool | None, default: None) -> bool | None: ...
+    def flag(self, variable: str, given: bool | None, default: bool | None) -> bool | None:
+        if given is not None:
+            return bool(given)
+        found = self.find(variable)
+        if found is None:
+            return default
+        word = str(found[1]).lower()
+        if word not in WORDS:
+            raise _invalid(f"{found[0]} must be 0 or 1", repr(found[1]))
+        return WORDS[word]
+
+    def choice(self, name: str, variable: str, given: str | None, default: str, allowed: tuple[str, ...]) -> str:
+        source, value = (name, given) if given is not None else self.find(variable) or (variable, default)
+        if value not in allowed:
+            raise _invalid(f"{source} must be one of {', '.join(allowed)}", repr(value))
+        return value
+
+
+WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 class Knobs(NamedTuple):
@@ -76,26 +221,28 @@ def resolve(
     compress: str | bool | None = None,
     record: bool | None = None,
     safe: bool | Allow | None = None,
+    place: str | None = None,
 ) -> Knobs:
-    """The knobs in force. ValueError (naming the source) when one is out of range."""
+    """The knobs in force, at a place. InvalidKey (naming the source) when one is out of range."""
+    said = _Said(place)
     return Knobs(
-        threads=_number("threads", "MFSTORE_THREADS", threads, usable_cpus(), 1, 256),
-        memory=_number("memory", "MFSTORE_MEMORY", memory, 256 << 20, 32 << 20, 1 << 46),
-        verify=_flag("verify", "MFSTORE_VERIFY", verify, True),
-        fsync=_choice("fsync", "MFSTORE_FSYNC", fsync, "batch", FSYNC_POLICIES),
-        expire_days=_number("expire_days", "MFSTORE_EXPIRE_DAYS", expire_days, 0, 0, 36500) or None,
-        map=_flag("map", "MFSTORE_MAP", map, None),
-        delta=_flag("delta", "MFSTORE_DELTA", delta, True),
-        cache=os.environ.get("MFSTORE_CACHE"),
-        compress=_choice("compress", "MFSTORE_COMPRESS", _compression(compress), "balanced", COMPRESSIONS),
-        record=records(record),
-        safe=_safe(safe, os.environ.get("MFSTORE_SAFE")),
+        threads=said.number("threads", "MFSTORE_THREADS", threads, usable_cpus(), 1, 256),
+        memory=said.number("memory", "MFSTORE_MEMORY", memory, 256 << 20, 32 << 20, 1 << 46),
+        verify=said.flag("MFSTORE_VERIFY", verify, True),
+        fsync=said.choice("fsync", "MFSTORE_FSYNC", fsync, "batch", FSYNC_POLICIES),
+        expire_days=said.number("expire_days", "MFSTORE_EXPIRE_DAYS", expire_days, 0, 0, 36500) or None,
+        map=said.flag("MFSTORE_MAP", map, None),
+        delta=said.flag("MFSTORE_DELTA", delta, True),
+        cache=said.text("MFSTORE_CACHE"),
+        compress=said.choice("compress", "MFSTORE_COMPRESS", _compression(compress), "balanced", COMPRESSIONS),
+        record=said.flag("MFSTORE_RECORD", record, True),
+        safe=_safe(safe, said.text("MFSTORE_SAFE")),
     )
 
 
 def records(given: bool | None = None) -> bool:
     """Whether it is recorded who stored something, and with what: ``MFSTORE_RECORD``; default on."""
-    return _flag("record", "MFSTORE_RECORD", given, True)
+    return _Said().flag("MFSTORE_RECORD", given, True)
 
 
 def telemetry() -> bool:
@@ -107,7 +254,7 @@ def payload_signing(given: str | None = None) -> str:
     """Whether a body's SHA-256 is signed with the request: always, never, or auto, as AWS's SDKs have it: over http,
     and not over https where a checksum goes with the body. ``MFSTORE_S3_PAYLOAD_SIGNING``; default auto, which also
     heeds ``payload_signing_enabled`` of botocore's configuration. InvalidKey for another word."""
-    return _choice("payload_signing", "MFSTORE_S3_PAYLOAD_SIGNING", given, "auto", PAYLOAD_SIGNING)
+    return _Said().choice("payload_signing", "MFSTORE_S3_PAYLOAD_SIGNING", given, "auto", PAYLOAD_SIGNING)
 
 
 def bandwidth(given: float | None) -> float | None:
@@ -136,10 +283,11 @@ class S3Knobs(NamedTuple):
 
 def resolve_s3(engine: str | None = None, concurrency: int | None = None, memory: int | None = None) -> S3Knobs:
     """The S3 knobs in force. InvalidKey (naming the source) when one is out of range."""
+    said = _Said()
     return S3Knobs(
-        engine=_choice("engine", "MFSTORE_S3_ENGINE", engine, "auto", ENGINES),
-        concurrency=_number("concurrency", "MFSTORE_S3_CONCURRENCY", concurrency, 0, 0, 4096) or None,
-        memory=_number("memory", "MFSTORE_MEMORY", memory, 256 << 20, 1 << 20, 1 << 46),
+        engine=said.choice("engine", "MFSTORE_S3_ENGINE", engine, "auto", ENGINES),
+        concurrency=said.number("concurrency", "MFSTORE_S3_CONCURRENCY", concurrency, 0, 0, 4096) or None,
+        memory=said.number("memory", "MFSTORE_MEMORY", memory, 256 << 20, 1 << 20, 1 << 46),
     )
 
 
@@ -156,36 +304,36 @@ class EncryptionKnobs(NamedTuple):
 
 
 def resolve_encryption(
-    encryption: str | None = None, kms_key: str | None = None, bucket_key: bool | None = None
-) -> EncryptionKnobs:
-    """The knobs in force; empty texts are nothing, whatever the environment says. InvalidKey (naming the source) for
-    what is none, and for what does not go together. An argument puts out of force what the environment says against it.
-    """
-    algorithm = _choice("encryption", "MFSTORE_ENCRYPTION", encryption, "", ("", *ENCRYPTIONS))
-    key = os.environ.get("MFSTORE_KMS_KEY", "") if kms_key is None else kms_key
-    one = _flag("bucket_key", "MFSTORE_BUCKET_KEY", bucket_key, None)
+    encryption: str | None = None, kms_key: str | None = None, bucket_key: bool | None = None,
+    place: str | None = None,
+) -> EncryptionKnobs:  # fmt: skip
+    """The knobs in force, at a place. Empty texts are nothing, whatever is said below them; a key that is said above
+    the encryption means KMS, and one below another encryption is out of force. InvalidKey (naming the source) for what
+    is none, and for what does not go together."""
+    said = _Said(place)
+    algorithm = said.choice("encryption", "MFSTORE_ENCRYPTION", encryption, "", ("", *ENCRYPTIONS))
+    key = (said.text("MFSTORE_KMS_KEY") or "") if kms_key is None else kms_key
+    one = said.flag("MFSTORE_BUCKET_KEY", bucket_key, None)
     if key and "kms" not in algorithm:
-        if encryption is None and (kms_key or not algorithm):
-            algorithm = "aws:kms"
-        elif encryption is not None and kms_key is None:
-            key = ""
-        else:
-            source = "MFSTORE_KMS_KEY" if kms_key is None else "kms_key"
+        above = said.rank("MFSTORE_KMS_KEY", kms_key) - said.rank("MFSTORE_ENCRYPTION", encryption)
+        if not above:
+            source = "kms_key" if kms_key is not None else (said.find("MFSTORE_KMS_KEY") or ("",))[0]
             raise _invalid(f"{source} is a key of KMS, and the encryption is not of KMS", algorithm or "none")
-    if one is not None and algorithm != "aws:kms":
+        algorithm, key = ("aws:kms", key) if above > 0 else (algorithm, "")
+    if algorithm != "aws:kms":
         if bucket_key:
             raise _invalid("bucket_key is of another encryption", algorithm or "none", "aws:kms")
         one = None
     return EncryptionKnobs(algorithm or None, key or None, one)
 
 
-def _safe(given: bool | Allow | None, text: str | None) -> Allow | None:
+def _safe(given: bool | Allow | None, text: str | bool | None) -> Allow | None:
     """What may be loaded: as was given, or as a setting says; None: whatever was stored."""
     if given is None and not text:
         return None  # as it mostly is: nothing more is imported
     from mfstore.allow import allowed, allowed_by
 
-    return allowed_by(text) if given is None else allowed(given)
+    return allowed_by(str(text)) if given is None else allowed(given)
 
 
 class MetaflowKnobs(NamedTuple):
@@ -213,14 +361,56 @@ def resolve_metaflow(profile: str | None, safe: str | None = None) -> MetaflowKn
     """The knobs in force; ``profile`` and ``safe`` are what Metaflow's configuration says. InvalidKey (naming
     the variable) when one is out of range."""
     profile = profile or "stock"
+    said = _Said()
     return MetaflowKnobs(
-        threads=_number("threads", "MFSTORE_THREADS", None, None, 1, 256),
-        verify=_flag("verify", "MFSTORE_VERIFY", None, True),
-        fsync=_choice("fsync", "MFSTORE_FSYNC", None, "none", FSYNC_POLICIES),
-        profile=_choice("METAFLOW_MFSTORE_PROFILE", "", FORMER_PROFILES.get(profile, profile), "", PROFILES),
-        cache=os.environ.get("MFSTORE_CACHE"),
-        safe=_safe(None, safe or os.environ.get("MFSTORE_SAFE")),
+        threads=said.number("threads", "MFSTORE_THREADS", None, None, 1, 256),
+        verify=said.flag("MFSTORE_VERIFY", None, True),
+        fsync=said.choice("fsync", "MFSTORE_FSYNC", None, "none", FSYNC_POLICIES),
+        profile=said.choice("METAFLOW_MFSTORE_PROFILE", "", FORMER_PROFILES.get(profile, profile), "", PROFILES),
+        cache=said.text("MFSTORE_CACHE"),
+        safe=_safe(None, safe or said.text("MFSTORE_SAFE")),
     )
+
+
+class PlaceKnobs(NamedTuple):
+    """What a configuration file says of one place in S3 alone."""
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    """Of AWS's configuration."""
+    single_writer: bool = False
+    """No two processes ever write there at the same time, so that a service without conditional writes will do."""
+
+    @property
+    def options(self) -> dict[str, str]:
+        """How it is reached, as arguments of boto3's ``client``."""
+        named = {"endpoint_url": self.endpoint_url, "region_name": self.region, "profile_name": self.profile}
+        return {name: value for name, value in named.items() if value}
+
+
+def resolve_place(place: str) -> PlaceKnobs:
+    """What is said of a place."""
+    found = configuration()
+    if not found.places:
+        return PlaceKnobs()
+    said = found.of(place)
+    return PlaceKnobs(**{name: said[name][1] for name in OF_PLACES if name in said})
+
+
+def expire_days() -> int | None:
+    """As of ``Knobs``, everywhere."""
+    return _Said().number("expire_days", "MFSTORE_EXPIRE_DAYS", None, 0, 0, 36500) or None
+
+
+def cache_directory() -> str | None:
+    """As ``cache`` of ``Knobs``."""
+    return _Said().text("MFSTORE_CACHE")
+
+
+def default_store() -> str | None:
+    """The store of the command line: ``MFSTORE_STORE``, else ``store`` of the configuration file."""
+    return os.environ.get("MFSTORE_STORE") or configuration().knobs.get(STORE)
 
 
 def usable_cpus() -> int:
@@ -249,53 +439,10 @@ def _quota(own: str, groups: str) -> int:
     return least
 
 
-@overload
-def _number(name: str, variable: str, given: int | None, default: int, low: int, high: int) -> int: ...
-@overload
-def _number(name: str, variable: str, given: int | None, default: None, low: int, high: int) -> int | None: ...
-def _number(name: str, variable: str, given: int | None, default: int | None, low: int, high: int) -> int | None:
-    source, value = name, given
-    if value is None:
-        text = os.environ.get(variable)
-        if text is None:
-            return default
-        source = variable
-        try:
-            value = int(text)
-        except ValueError:
-            raise _invalid(f"{variable} must be a whole number", repr(text)) from None
-    if not low <= value <= high:
-        raise _invalid(f"{source} is out of range", value, f"{low} to {high}")
-    return value
-
-
-@overload
-def _flag(name: str, variable: str, given: bool | None, default: bool) -> bool: ...
-@overload
-def _flag(name: str, variable: str, given: bool | None, default: None) -> bool | None: ...
-def _flag(name: str, variable: str, given: bool | None, default: bool | None) -> bool | None:
-    if given is not None:
-        return bool(given)
-    text = os.environ.get(variable)
-    if text is None:
-        return default
-    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    if text.lower() not in words:
-        raise _invalid(f"{variable} must be 0 or 1", repr(text))
-    return words[text.lower()]
-
-
 def _compression(given: str | bool | None) -> str | None:
     if isinstance(given, bool):
         return "balanced" if given else "off"
     return given
-
-
-def _choice(name: str, variable: str, given: str | None, default: str, allowed: tuple[str, ...]) -> str:
-    source, value = (name, given) if given is not None else (variable, os.environ.get(variable, default))
-    if value not in allowed:
-        raise _invalid(f"{source} must be one of {', '.join(allowed)}", repr(value))
-    return value
 
 
 def _invalid(message: str, found: object, expected: str | None = None) -> Exception:

@@ -1,13 +1,24 @@
 """What an argument, the environment and a default decide."""
 
 import inspect
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 import mfstore
 from mfstore import errors, settings
-from mfstore.settings import resolve_metaflow
+from mfstore.settings import (
+    EncryptionKnobs,
+    PlaceKnobs,
+    resolve,
+    resolve_encryption,
+    resolve_metaflow,
+    resolve_place,
+    resolve_s3,
+)
 from tests import ROOT
 
 
@@ -16,7 +27,7 @@ def test_the_page_of_the_store_tells_each_setting_of_it():
     rows = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| ")][1:]
     arguments, variables = ({cell.strip(" `") for cell in column} - {""} for column in zip(*rows, strict=True))
     assert arguments == inspect.signature(mfstore.open).parameters.keys() - {"url", "options"}
-    read = inspect.getsource(settings.resolve) + inspect.getsource(settings.records)
+    read = "".join(map(inspect.getsource, (settings.resolve, settings.records, settings.resolve_encryption)))
     assert variables == set(re.findall(r'"(MFSTORE_\w+)"', read))
 
 
@@ -65,3 +76,228 @@ def test_an_unknown_compression(monkeypatch):
     monkeypatch.setenv("MFSTORE_COMPRESS", "1")
     with pytest.raises(errors.InvalidKey, match="MFSTORE_COMPRESS must be one of fast, balanced, small, off"):
         settings.resolve()
+
+
+KMS = "aws:kms"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "found"),
+    [
+        ({}, {}, (None, None, None)),
+        ({}, {"ENCRYPTION": ""}, (None, None, None)),
+        ({}, {"ENCRYPTION": "AES256"}, ("AES256", None, None)),
+        ({}, {"KMS_KEY": "k"}, (KMS, "k", None)),
+        ({}, {"KMS_KEY": "k", "ENCRYPTION": "aws:kms:dsse"}, ("aws:kms:dsse", "k", None)),
+        ({}, {"KMS_KEY": "k", "BUCKET_KEY": "1"}, (KMS, "k", True)),
+        ({}, {"ENCRYPTION": "AES256", "BUCKET_KEY": "1"}, ("AES256", None, None)),
+        ({"encryption": ""}, {"ENCRYPTION": "AES256", "KMS_KEY": "k"}, (None, None, None)),
+        ({"encryption": "AES256"}, {"ENCRYPTION": KMS, "KMS_KEY": "k"}, ("AES256", None, None)),
+        ({"encryption": KMS}, {"KMS_KEY": "k"}, (KMS, "k", None)),
+        ({"encryption": KMS, "kms_key": ""}, {"KMS_KEY": "k"}, (KMS, None, None)),
+        ({"kms_key": "k"}, {"ENCRYPTION": "AES256"}, (KMS, "k", None)),
+        ({"kms_key": "k", "bucket_key": False}, {"BUCKET_KEY": "1"}, (KMS, "k", False)),
+    ],
+)
+def test_how_what_is_stored_is_encrypted(monkeypatch, arguments, environment, found):
+    for name in ("ENCRYPTION", "KMS_KEY", "BUCKET_KEY"):
+        monkeypatch.delenv(f"MFSTORE_{name}", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(f"MFSTORE_{name}", value)
+    assert resolve_encryption(**arguments) == EncryptionKnobs(*found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "told"),
+    [
+        ({"encryption": "aes256"}, {}, "encryption must be one of , AES256, aws:kms"),
+        ({}, {"ENCRYPTION": "AES"}, "MFSTORE_ENCRYPTION must be one of"),
+        ({"encryption": "AES256", "kms_key": "k"}, {}, "kms_key is a key of KMS"),
+        ({"encryption": "", "kms_key": "k"}, {}, "kms_key is a key of KMS"),
+        ({}, {"ENCRYPTION": "AES256", "KMS_KEY": "k"}, "MFSTORE_KMS_KEY is a key of KMS"),
+        ({"encryption": "AES256", "bucket_key": True}, {}, "bucket_key is of another encryption"),
+        ({}, {"BUCKET_KEY": "perhaps"}, "MFSTORE_BUCKET_KEY must be 0 or 1"),
+    ],
+)
+def test_encryption_that_makes_no_sense(monkeypatch, arguments, environment, told):
+    for name, value in environment.items():
+        monkeypatch.setenv(f"MFSTORE_{name}", value)
+    with pytest.raises(errors.InvalidKey, match=re.escape(told)):
+        resolve_encryption(**arguments)
+
+
+def test_what_is_of_s3_is_refused_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("MFSTORE_ENCRYPTION", "AES256")  # of all places: those that are not in S3 have nothing of it
+    mfstore.open(tmp_path).put(1)
+    for given in ({"encryption": "AES256"}, {"kms_key": "k"}, {"bucket_key": True}, {"single_writer": True}):
+        for place in (tmp_path, "memory://x"):
+            with pytest.raises(errors.InvalidKey, match=f"{next(iter(given))} is for places in S3"):
+                mfstore.open(place, **given)
+
+
+# ---- the configuration file -----------------------------------------------------------------
+
+FILE = """
+threads = 3
+fsync = "always"
+compress = "small"
+s3_engine = "native"
+cache = ""
+encryption = "aws:kms"
+kms_key = "everywhere"
+store = "s3://bucket/one"
+
+[place."s3://bucket"]
+region = "eu-west-1"
+endpoint_url = "http://localhost:9000"
+expire_days = 30
+
+[place."s3://bucket/one/"]
+profile = "mine"
+single_writer = true
+kms_key = "one"
+threads = 5
+
+[place."s3://bucket/plain"]
+encryption = "AES256"
+kms_key = ""
+"""
+
+
+@pytest.fixture
+def configured(tmp_path, monkeypatch):
+    """Writes a file, and puts it in force."""
+
+    def write(text):
+        path = tmp_path / f"{len([*tmp_path.iterdir()])}.toml"
+        path.write_text(text)
+        monkeypatch.setenv("MFSTORE_CONFIG", str(path))
+        return str(path)
+
+    for name in settings.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return write
+
+
+def test_what_a_file_says_holds_below_environment_and_arguments(configured, monkeypatch):
+    path = configured(FILE)
+    knobs = resolve()
+    assert (knobs.threads, knobs.fsync, knobs.compress, knobs.cache) == (3, "always", "small", "")
+    assert resolve_s3().engine == "native" and resolve_metaflow(None).fsync == "always"
+    assert resolve(threads=2).threads == 2
+    monkeypatch.setenv("MFSTORE_THREADS", "4")
+    assert resolve().threads == 4 and resolve(place="s3://bucket/one").threads == 4
+    monkeypatch.setenv("MFSTORE_ENCRYPTION", "AES256")
+    assert resolve_encryption() == EncryptionKnobs("AES256")  # the file's key is of another encryption
+    assert settings.default_store() == "s3://bucket/one" and settings.configuration().path == path
+
+
+def test_the_longest_name_of_a_place_counts(configured):
+    configured(FILE)
+    near = PlaceKnobs("http://localhost:9000", "eu-west-1", "mine", True)
+    for url in ("s3://bucket/one", "s3://bucket/one/", "s3://bucket/one/two"):
+        assert resolve_place(url) == near
+        assert resolve_encryption(place=url) == EncryptionKnobs(KMS, "one")
+        assert (resolve(place=url).threads, resolve(place=url).expire_days) == (5, 30)
+    for url in ("s3://bucket/one2", "s3://bucket/two", "s3://bucket"):
+        assert resolve_place(url) == near._replace(profile=None, single_writer=False)
+        assert resolve_encryption(place=url) == EncryptionKnobs(KMS, "everywhere")
+    assert resolve_encryption(place="s3://bucket/plain/x") == EncryptionKnobs("AES256")
+    for url in ("s3://bucket2/one", "/bucket/one", "memory://bucket/one"):
+        assert resolve_place(url) == PlaceKnobs() and resolve(place=url).expire_days is None
+
+
+def test_a_directory_by_its_path(configured, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    configured(f'[place."{tmp_path}/stores/"]\nfsync = "none"\n')
+    for url in ("stores/a", f"{tmp_path}/stores", f"file://{tmp_path}/stores/a"):
+        assert resolve(place=url).fsync == "none"
+    assert resolve(place="stores2").fsync == "batch"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("threads = ", "{path} is not TOML"),
+        (b"fsync = '\xff'", "{path} is not TOML"),
+        ("thread = 3", "{path}: thread is no setting. Did you mean threads?"),
+        ('region = "x"', "{path}: region is no setting. it belongs in a table [place.…]"),
+        ("threads = true", "{path}: threads is a whole number"),
+        ('threads = "3"', "{path}: threads is a whole number"),
+        ("threads = 1000", "{path}: threads is out of range"),
+        ("verify = 1", "{path}: verify is true or false"),
+        ('fsync = "allways"', "{path}: fsync must be one of none, batch, always"),
+        ("place = 3", "{path}: place is a table"),
+        ('[place]\n"s3://b" = 3', "{path}: place.'s3://b' is a table"),
+        ('[place."s3://b"]\nstore = "x"', "{path}: store in place.'s3://b' is no setting"),
+        ('[place."s3://b"]\nendpoint = "x"', "{path}: endpoint in place.'s3://b' is no setting"),
+        ('encryption = "AES256"\nkms_key = "k"', "{path}: kms_key is a key of KMS"),
+    ],
+)
+def test_what_a_file_may_not_say(configured, tmp_path, text, told):
+    path = configured("")
+    with open(path, "wb") as file:
+        file.write(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(errors.InvalidKey) as caught:
+        resolve()
+        resolve_encryption()
+    assert str(caught.value).startswith(told.format(path=path)[:90]) or told.format(path=path) in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("MFSTORE_CONFIG", str(tmp_path / "none.toml"))
+    with pytest.raises(errors.NotFound, match=r"none.toml cannot be read: No such file.*MFSTORE_CONFIG= \(empty\)"):
+        resolve()
+    monkeypatch.setenv("MFSTORE_CONFIG", str(tmp_path))
+    with pytest.raises(errors.AccessDenied, match="cannot be read: Is a directory"):
+        resolve()
+    monkeypatch.setenv("MFSTORE_CONFIG", "")
+    assert settings.configuration().path is None
+
+
+def test_where_the_file_is(tmp_path, monkeypatch):
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for place, threads in ((home / ".config", 2), (elsewhere, 3)):
+        (place / "mfstore").mkdir(parents=True)
+        (place / "mfstore" / "config.toml").write_text(f"threads = {threads}")
+    monkeypatch.delenv("MFSTORE_THREADS", raising=False)
+    monkeypatch.delenv("MFSTORE_CONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    for directory, threads in ((None, 2), ("relative", 2), (str(elsewhere), 3)):
+        monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+        if directory:
+            monkeypatch.setenv("XDG_CONFIG_HOME", directory)
+        assert resolve().threads == threads
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nowhere"))
+    assert settings.configuration() == settings.NO_CONFIGURATION
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.delenv("HOME")
+    assert settings.configuration() == settings.NO_CONFIGURATION
+
+
+ONE_LOOK = """
+import sys
+home, looked = sys.argv[1], []
+sys.addaudithook(lambda event, given: event == "open" and str(given[0]).startswith(home) and looked.append(given[0]))
+import mfstore.opening, mfstore.store
+before = {*sys.modules}
+assert not looked
+for _ in range(3):
+    mfstore.open(sys.argv[2])
+    mfstore.settings.resolve_s3(), mfstore.settings.resolve_metaflow(None), mfstore.settings.resolve_encryption()
+assert looked == [home + "/.config/mfstore/config.toml"], looked
+assert not {"tomllib", "mfstore.configuration"} & ({*sys.modules} - before)
+"""
+
+
+def test_no_file_costs_one_look_and_no_import(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MFSTORE_", "XDG_"))}
+    command = [sys.executable, "-c", ONE_LOOK, str(home), str(tmp_path / "store")]
+    subprocess.run(command, check=True, env={**environment, "HOME": str(home)})
+
+
+def test_every_variable_has_its_key():
+    read = set(re.findall(r'"(MFSTORE_\w+)"', inspect.getsource(settings)))
+    assert read - {"MFSTORE_CONFIG", "MFSTORE_STORE", "MFSTORE_"} == settings.VARIABLES.keys()

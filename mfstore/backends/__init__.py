@@ -6,6 +6,7 @@ object is called with ``(url, **options)`` and returns a ``Backend``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -13,7 +14,7 @@ from urllib.parse import unquote
 from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo
 from mfstore.errors import InvalidKey, Unsupported
 from mfstore.host.forks import IMPORTING
-from mfstore.settings import Knobs
+from mfstore.settings import EncryptionKnobs, Knobs, resolve_encryption, resolve_place
 
 __all__ = ["Backend", "Batch", "Capabilities", "ObjectInfo", "open_backend"]
 
@@ -41,7 +42,7 @@ def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
             from mfstore.backends.s3.backend import S3Backend
 
         # What waits to be decoded is the store's; what has arrived and waits for that is the client's: a quarter each.
-        return S3Backend(url, expire_days=knobs.expire_days, **{"memory": knobs.memory // 4, **options})
+        return S3Backend(url, expire_days=knobs.expire_days, **{"memory": knobs.memory // 4, **said_of(url, options)})
     from importlib.metadata import entry_points
 
     found = entry_points(group=GROUP, name=scheme)
@@ -53,6 +54,23 @@ def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
             raise Unsupported(f"the backend for {scheme}:// is not an mfstore Backend", found=type(backend).__name__)
         return backend
     raise Unsupported(f"no backend for {scheme}:// is installed", hint="Built in: a path, file://, memory:// and s3://")
+
+
+def said_of(url: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given``, options of a backend in S3, with what a configuration file says of the place besides."""
+    algorithm, key, one = map(given.get, EncryptionKnobs._fields)
+    encryption = resolve_encryption(algorithm, key, one, url)
+    place = resolve_place(url)
+    found: dict[str, Any] = {"single_writer": place.single_writer}
+    if "session" not in given and "client" not in given:
+        found.update(place.options)
+    # Decided: the backend asks the environment no more.
+    decided = {
+        "encryption": "",
+        "kms_key": "",
+        **{name: v for name, v in encryption._asdict().items() if v is not None},
+    }
+    return {**found, **given, **decided}
 
 
 def local_path(text: str) -> str:
@@ -83,5 +101,7 @@ def _local(path: str, knobs: Knobs, options: dict[str, Any]) -> Backend:
 
 
 def _refuse(options: dict[str, Any]) -> None:
+    for name in options.keys() & {*EncryptionKnobs._fields, "single_writer"}:
+        raise InvalidKey(f"{name} is for places in S3", hint="A directory is encrypted by its file system, or its disk")
     if options:
         raise TypeError(f"unknown option {next(iter(options))!r}")

@@ -15,7 +15,7 @@ from time import sleep, time
 from typing import Any
 from urllib.parse import unquote
 
-from mfstore.backends import Backend, local_path, open_backend
+from mfstore.backends import Backend, local_path, open_backend, said_of
 from mfstore.bench.flaky import flaky_endpoint
 from mfstore.bench.link import measure_link
 from mfstore.bench.movers import BackendMover, BulkMover, Mover
@@ -196,13 +196,14 @@ class S3Target(Target):
         from mfstore.s3.urls import split_url
 
         self.url = url
-        self.options = options
+        self.options = said_of(url, options)
+        self._single_writer = self.options.pop("single_writer")
         self._versions = ""
         """The state of the bucket's versioning, once it was asked for."""
         self._refused = False
         """Nothing has been stored, for certain."""
         self._reached = False
-        self._bulk = options if checksum else {**options, "checksum": None}
+        self._bulk = self.options if checksum else {**self.options, "checksum": None}
         self.bucket, prefix = split_url(url)
         self.prefix = f"{prefix.strip('/')}/".lstrip("/") + scratch_name()
         self.scratch = f"s3://{self.bucket}/{self.prefix}"
@@ -346,7 +347,10 @@ class S3Target(Target):
         def reopen() -> Store:
             for store in made:
                 store.close()
-            backend = S3Backend(url, engine=scenario.engine, concurrency=scenario.concurrency, **options)
+            backend = S3Backend(
+                url, single_writer=self._single_writer, engine=scenario.engine, concurrency=scenario.concurrency,
+                **options,
+            )  # fmt: skip
             record(backend.client, traffic)
             store = Store(url, backend, resolve(memory=MEMORY), create=True, algorithm="blake3")
             made[:] = [store]

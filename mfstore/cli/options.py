@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +13,7 @@ import click
 
 from mfstore.cli.command import SectionOption
 from mfstore.durations import UNITS
+from mfstore.settings import ENCRYPTIONS, default_store
 
 COMPLETED = 1000
 """Refs that a shell is offered: one page of a listing."""
@@ -42,8 +42,8 @@ def complete_ref(context: click.Context, _parameter: click.Parameter, begun: str
     from mfstore.errors import MfstoreError
     from mfstore.opening import open_store
 
-    url = context.params.get("url") or os.environ.get("MFSTORE_STORE")
     with suppress(MfstoreError, OSError):
+        url = context.params.get("url") or default_store()
         if url:
             with open_store(url, create=False, **connection_of(context.params).options_for(url)) as store:
                 return store.refs.list(begun)[:COMPLETED]
@@ -71,13 +71,14 @@ execute_option = click.option("--execute", is_flag=True, help="Do it. Without th
 """Every command that deletes or rewrites has it, and without it shows what it would do."""
 
 store_option = click.option(
-    "-s", "--store", "url", envvar="MFSTORE_STORE", show_envvar=True, required=True, metavar="URL",
-    help="Path or URL of the store.",
+    "-s", "--store", "url", default=default_store, required=True, metavar="URL",
+    help="Path or URL of the store. [env: MFSTORE_STORE; file: store]",
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 where_option = click.option(
-    "-s", "--store", "url", envvar="MFSTORE_STORE", metavar="URL", help="Path or URL of the store. [env: MFSTORE_STORE]"
-)
+    "-s", "--store", "url", default=default_store, metavar="URL",
+    help="Path or URL of the store. [env: MFSTORE_STORE; file: store]",
+)  # fmt: skip
 metaflow_option = click.option(
     "--metaflow",
     metavar="ROOT",
@@ -103,7 +104,6 @@ def given(url: str | None) -> str:
 
 
 IN_S3 = "Of places in S3"
-ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 
 
 class Connection(NamedTuple):

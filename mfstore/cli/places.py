@@ -34,8 +34,12 @@ def opened_root(url: str, connection: Connection) -> Root:
     return Root(url, **connection.options_for(url))
 
 
-def bulk_client(bucket: str, connection: Connection, *, attempts: int) -> BulkClient:
-    """A client for one bucket; the command closes it."""
+def bulk_client(url: str, connection: Connection, *, attempts: int) -> BulkClient:
+    """A client for the bucket of a place, reached as it is; the command closes it."""
+    from mfstore.backends import said_of
     from mfstore.s3.bulk.client import BulkClient
+    from mfstore.s3.urls import split_url
 
-    return BulkClient(bucket, attempts=attempts, **connection.options)
+    options = said_of(url, connection.options)
+    del options["single_writer"]
+    return BulkClient(split_url(url)[0], attempts=attempts, **options)

@@ -16,6 +16,7 @@ from mfstore.cli.options import (
     execute_option,
     json_option,
     store_option,
+    where_option,
 )
 from mfstore.cli.output import end_planned, print_json, print_table
 from mfstore.cli.places import opened
@@ -41,7 +42,7 @@ class _Refs(CommandGroup):
 
 @click.group(cls=_Refs, invoke_without_command=True, subcommand_metavar="[NAME | log | set | rm]")
 @click.pass_context
-@click.option("-s", "--store", "url", envvar="MFSTORE_STORE", metavar="URL", help="Path or URL of the store.")
+@where_option
 @json_option
 @connection_options(writes=True)
 def refs(context: click.Context, url: str | None, connection: Connection, as_json: bool) -> None:

@@ -74,7 +74,7 @@ def temporary() -> Iterator[Finding]:
 
 def cache() -> Iterator[Finding]:
     """Where small things from S3 are remembered."""
-    setting = os.environ.get("MFSTORE_CACHE")
+    setting = settings.cache_directory()
     try:
         found = host_cache(setting)
     except MfstoreError as error:

@@ -47,12 +47,13 @@ def _local_backend(url: str) -> Any:
 
 def remote_backend(url: str, reached: Mapping[str, Any]) -> Any:
     """A backend for what lies in S3, reached as Metaflow's settings say, unless ``reached`` does."""
+    from mfstore.backends import said_of
     from mfstore.backends.s3.backend import S3Backend
     from mfstore.s3.datatools.clients import client_arguments
     from mfstore.s3.datatools.settings import ClientSettings, settings
 
-    options = {**client_arguments(ClientSettings(settings())), "memory": resolve().memory // 4}
-    if "encryption" in reached or "kms_key" in reached:
+    options = {**client_arguments(ClientSettings(settings())), "memory": resolve(place=url).memory // 4}
+    if not options["encryption"] or "encryption" in reached or "kms_key" in reached:
         for name in EncryptionKnobs._fields:
             options.pop(name)
-    return S3Backend(url, **{**options, **reached})
+    return S3Backend(url, **said_of(url, {**options, **reached}))

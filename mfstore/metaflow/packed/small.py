@@ -27,7 +27,7 @@ from mfstore import __version__
 from mfstore.metaflow.packed.plain import ARTIFACT, CHUNK, LITERAL, PICKLE
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 from mfstore.provenance import PYTHON, task, user
-from mfstore.settings import records
+from mfstore.settings import expire_days, records
 
 MOST_BYTES = 64 << 10
 """Of a recipe, and of a chunk as it is stored, that is read here."""
@@ -91,7 +91,7 @@ def save_small(root: str, pickles: Mapping[str, bytes], types: Mapping[str, str]
         pickled = pickles[names[name]]
         parts += (ARTIFACT.pack(len(name), PICKLE, LITERAL, 0, 0, len(pickled)), name, pickled)
     content = b"".join(parts)
-    if len(content) > MOST_CONTENT or os.environ.get("MFSTORE_EXPIRE_DAYS") or not _may_write(folder):
+    if len(content) > MOST_CONTENT or expire_days() or not _may_write(folder):
         return None
     bundle = blake3(content).hexdigest()
     recipe = _sealed(content, [types[names[name]] for name in sorted(names)])

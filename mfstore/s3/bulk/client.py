@@ -57,7 +57,7 @@ from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota
 from mfstore.s3.transfers.scheduler import Scheduler, Transfers
 from mfstore.s3.transfers.uploads import PutJob, UploadSource
 from mfstore.s3.urls import split_url
-from mfstore.settings import EncryptionKnobs, bandwidth, payload_signing, resolve_encryption, resolve_s3
+from mfstore.settings import EncryptionKnobs, bandwidth, payload_signing, resolve_encryption, resolve_place, resolve_s3
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -284,6 +284,10 @@ class BulkClient:
         encryption: str | None = None, kms_key: str | None = None, bucket_key: bool | None = None,
         **client_options: Any,
     ) -> None:  # fmt: skip
+        if bucket is not None and session is None and client is None:
+            said = resolve_place(_place(bucket)).options
+            endpoint_url = endpoint_url or said.pop("endpoint_url", None)
+            client_options = {**said, **client_options}
         connection = ConnectionSettings.given(
             session=session, endpoint_url=endpoint_url, client=client, expected_bucket_owner=expected_bucket_owner,
             request_payer=request_payer, payload_signing=payload_signing, **client_options,
@@ -306,7 +310,9 @@ class BulkClient:
         if options.checksum is not None:
             checked_checksum("checksum", options.checksum)
         payload_signing(options.connection.payload_signing)  # the control plane asks when it is first used
-        self._encryption = parameters_of(resolve_encryption(*options.encryption))
+        algorithm, key, one = options.encryption
+        place = None if bucket is None else _place(bucket)
+        self._encryption = parameters_of(resolve_encryption(algorithm, key, one, place))
         control = BotocoreControlPlane(options.connection)
         self.transfers = Transfers(control, knobs, options.policy, bandwidth(options.max_bandwidth))
         """Internal: what runs this client's jobs, for what lies above in mfstore, measurements and tests."""
@@ -765,6 +771,11 @@ class BulkClient:
         other.__dict__.update(self.__dict__)  # copy() would make one anew from its options, as pickle does
         other.transfers = transfers
         return other
+
+
+def _place(bucket: str) -> str:
+    """A bucket as settings of places name it."""
+    return bucket if bucket.startswith("s3://") else f"s3://{bucket}"
 
 
 def _in_event_loop() -> bool:

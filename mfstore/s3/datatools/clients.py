@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Unsupported
 from mfstore.s3.datatools.settings import ClientSettings
+from mfstore.settings import cache_directory
 
 if TYPE_CHECKING:
     from mfstore.s3.bulk.client import BulkClient
@@ -110,7 +111,7 @@ def make_client(settings: ClientSettings) -> BulkClient:
     connection = client.options.connection
     if settings.withheld:
         connection = replace(connection, withheld=settings.withheld)
-    return client.with_parts(control=CachedControlPlane(connection, host_cache(os.environ.get("MFSTORE_CACHE"))))
+    return client.with_parts(control=CachedControlPlane(connection, host_cache(cache_directory())))
 
 
 def client_arguments(settings: ClientSettings) -> dict[str, Any]:

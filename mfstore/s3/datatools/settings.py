@@ -132,6 +132,7 @@ def settings() -> Settings:
         encryption=resolve_encryption(
             source.get("MFSTORE_ENCRYPTION") or source.get("S3_SERVER_SIDE_ENCRYPTION") or None,
             source.get("MFSTORE_KMS_KEY") or None,
+            place=source.get("DATASTORE_SYSROOT_S3"),
         ),
         client_params=params,
         session_vars=_mapping("DATATOOLS_SESSION_VARS", source.get("DATATOOLS_SESSION_VARS")),

@@ -1,0 +1,65 @@
+"""The configuration file: TOML, read and checked. ``mfstore.settings`` says where it is, and imports this if there is
+one."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mfstore.errors import InvalidKey
+from mfstore.settings import OF_PLACES, STORE, VARIABLES, Configuration
+
+PLACE = "place"
+"""The table of tables: ``[place."s3://bucket/prefix"]``."""
+WORDS = {int: "a whole number", bool: "true or false", str: "a text in quotes"}
+
+
+def read(path: str, file: BinaryIO) -> Configuration:
+    """What the open file says. InvalidKey, naming file and key, for what is not TOML, for keys that are none and for
+    values of another type; whether a value is in range is seen where it is used."""
+    try:
+        document = tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidKey(f"{path} is not TOML: {error}", hint="docs/cli.md shows one") from None
+    places = document.pop(PLACE, {})
+    everywhere = {STORE: str, **{name.removeprefix("MFSTORE_").lower(): kind for name, kind in VARIABLES.items()}}
+    knobs = _checked(path, "", document, everywhere)
+    del everywhere[STORE]
+    found = {}
+    for url, table in _table(path, PLACE, places).items():
+        found[place_of(url)] = _checked(
+            path, f"{PLACE}.{url!r}", _table(path, f"{PLACE}.{url!r}", table), {**everywhere, **OF_PLACES}
+        )
+    return Configuration(path, knobs, found)
+
+
+def place_of(url: str) -> str:
+    """A place by one of its names: a directory by its whole path, a URL without a slash at its end."""
+    if "://" in url and not url.startswith("file://"):
+        return url.rstrip("/")
+    return str(Path(url.removeprefix("file://")).expanduser().absolute()).rstrip("/")
+
+
+def _checked(path: str, table: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> Mapping[str, Any]:
+    where = f" in {table}" if table else ""
+    for name, value in given.items():
+        if name not in known:
+            close = get_close_matches(name, [*known, PLACE], 1)
+            only = f"it belongs in a table [{PLACE}.…]" if name in OF_PLACES else "docs/cli.md lists the keys"
+            hint = f"Did you mean {close[0]}?" if close and name not in OF_PLACES else only
+            raise InvalidKey(f"{path}: {name}{where} is no setting", hint=hint)
+        kinds = known[name] if isinstance(known[name], tuple) else (known[name],)
+        if type(value) not in kinds:
+            raise InvalidKey(
+                f"{path}: {name}{where} is {' or '.join(WORDS[kind] for kind in kinds)}", found=repr(value)
+            )
+    return given
+
+
+def _table(path: str, name: str, given: Any) -> Mapping[str, Any]:
+    if not isinstance(given, dict):
+        raise InvalidKey(f"{path}: {name} is a table", found=repr(given), hint='[place."s3://bucket/prefix"]')
+    return given
