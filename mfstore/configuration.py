@@ -4,36 +4,37 @@ one."""
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mfstore.errors import InvalidKey
-from mfstore.settings import OF_PLACES, STORE, VARIABLES, Configuration
 
 PLACE = "place"
 """The table of tables: ``[place."s3://bucket/prefix"]``."""
 WORDS = {int: "a whole number", bool: "true or false", str: "a text in quotes"}
 
 
-def read(path: str, file: BinaryIO) -> Configuration:
-    """What the open file says. InvalidKey, naming file and key, for what is not TOML, for keys that are none and for
-    values of another type; whether a value is in range is seen where it is used."""
+def read(
+    path: str, file: BinaryIO, everywhere: Mapping[str, Any], of_places: Mapping[str, Any], alone: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:
+    """What the open file says: at its top, and of places. It may say, by key and type, what holds ``everywhere``, in
+    tables besides what is ``of_places``, and at the top what stands there ``alone``. InvalidKey, naming file and key,
+    for what is not TOML, for keys that are none and for values of another type; whether a value is in range is seen
+    where it is used."""
     try:
         document = tomllib.load(file)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidKey(f"{path} is not TOML: {error}", hint="docs/cli.md shows one") from None
     places = document.pop(PLACE, {})
-    everywhere = {STORE: str, **{name.removeprefix("MFSTORE_").lower(): kind for name, kind in VARIABLES.items()}}
-    knobs = _checked(path, "", document, everywhere)
-    del everywhere[STORE]
+    knobs = _checked(path, "", document, {**everywhere, **alone}, of_places)
     found = {}
     for url, table in _table(path, PLACE, places).items():
         found[place_of(url)] = _checked(
-            path, f"{PLACE}.{url!r}", _table(path, f"{PLACE}.{url!r}", table), {**everywhere, **OF_PLACES}
+            path, f"{PLACE}.{url!r}", _table(path, f"{PLACE}.{url!r}", table), {**everywhere, **of_places}
         )
-    return Configuration(path, knobs, found)
+    return knobs, found
 
 
 def place_of(url: str) -> str:
@@ -43,13 +44,16 @@ def place_of(url: str) -> str:
     return str(Path(url.removeprefix("file://")).expanduser().absolute()).rstrip("/")
 
 
-def _checked(path: str, table: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked(
+    path: str, table: str, given: Mapping[str, Any], known: Mapping[str, Any], elsewhere: Collection[str] = ()
+) -> Mapping[str, Any]:
     where = f" in {table}" if table else ""
     for name, value in given.items():
         if name not in known:
             close = get_close_matches(name, [*known, PLACE], 1)
-            only = f"it belongs in a table [{PLACE}.…]" if name in OF_PLACES else "docs/cli.md lists the keys"
-            hint = f"Did you mean {close[0]}?" if close and name not in OF_PLACES else only
+            hint = f"Did you mean {close[0]}?" if close else "docs/cli.md lists the keys"
+            if name in elsewhere:
+                hint = f"It belongs in a table [{PLACE}.…]"
             raise InvalidKey(f"{path}: {name}{where} is no setting", hint=hint)
         kinds = known[name] if isinstance(known[name], tuple) else (known[name],)
         if type(value) not in kinds:

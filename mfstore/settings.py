@@ -98,7 +98,8 @@ def _configuration(named: str | None, directory: str | None, home: str | None) -
     with file:
         from mfstore.configuration import read
 
-        return read(path, file)
+        everywhere = {name.removeprefix("MFSTORE_").lower(): kind for name, kind in VARIABLES.items()}
+        return Configuration(path, *read(path, file, everywhere, OF_PLACES, {STORE: str}))
 
 
 class _Said:

@@ -27,7 +27,9 @@ def test_the_page_of_the_store_tells_each_setting_of_it():
     rows = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| ")][1:]
     arguments, variables = ({cell.strip(" `") for cell in column} - {""} for column in zip(*rows, strict=True))
     assert arguments == inspect.signature(mfstore.open).parameters.keys() - {"url", "options"}
-    read = "".join(map(inspect.getsource, (settings.resolve, settings.records, settings.resolve_encryption)))
+    read = "".join(
+        map(inspect.getsource, (settings.resolve, settings.records, settings.resolve_encryption, settings._safe))
+    )
     assert variables == set(re.findall(r'"(MFSTORE_\w+)"', read))
 
 
@@ -221,7 +223,7 @@ def test_a_directory_by_its_path(configured, tmp_path, monkeypatch):
         ("threads = ", "{path} is not TOML"),
         (b"fsync = '\xff'", "{path} is not TOML"),
         ("thread = 3", "{path}: thread is no setting. Did you mean threads?"),
-        ('region = "x"', "{path}: region is no setting. it belongs in a table [place.…]"),
+        ('region = "x"', "{path}: region is no setting. It belongs in a table [place.…]"),
         ("threads = true", "{path}: threads is a whole number"),
         ('threads = "3"', "{path}: threads is a whole number"),
         ("threads = 1000", "{path}: threads is out of range"),

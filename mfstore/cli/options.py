@@ -70,8 +70,16 @@ NOTE = _Note()
 execute_option = click.option("--execute", is_flag=True, help="Do it. Without this nothing is changed.")
 """Every command that deletes or rewrites has it, and without it shows what it would do."""
 
+
+def _required(context: click.Context, _parameter: click.Parameter, url: str | None) -> str | None:
+    """A default that comes to nothing is no value, which not every version of click sees."""
+    if not url and not context.resilient_parsing:
+        raise click.UsageError("Missing option '-s' / '--store' (env var: 'MFSTORE_STORE').", context)
+    return url
+
+
 store_option = click.option(
-    "-s", "--store", "url", default=default_store, required=True, metavar="URL",
+    "-s", "--store", "url", default=default_store, callback=_required, metavar="URL",
     help="Path or URL of the store. [env: MFSTORE_STORE; file: store]",
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -98,7 +106,7 @@ def one_place(url: str | None, metaflow: str | None) -> str:
 
 def given(url: str | None) -> str:
     """The store's URL, or wrong usage."""
-    if url is None:
+    if not url:
         raise click.UsageError("Missing option '-s' / '--store' (env var: 'MFSTORE_STORE'), or '--metaflow'.")
     return url
 

@@ -51,7 +51,7 @@ def refs(context: click.Context, url: str | None, connection: Connection, as_jso
         given = {name: value for name, value in context.params.items() if value is not None}
         context.default_map = {context.invoked_subcommand: given}
         return
-    if url is None:
+    if not url:
         raise click.UsageError("Missing option '-s' / '--store' (env var: 'MFSTORE_STORE').")
     found = list(opened(url, connection).refs.latest())
     if as_json:

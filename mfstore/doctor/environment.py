@@ -15,7 +15,7 @@ from mfstore.host.cache import HostCache, host_cache
 
 LITTLE = 1 << 30
 """Bytes below which a directory for temporary files is told to be small: a bundle of Metaflow may take more."""
-OTHERS = frozenset(("MFSTORE_STORE", "MFSTORE_CACHE", "MFSTORE_FLEET_REQUEST"))
+OTHERS = frozenset(("MFSTORE_STORE", "MFSTORE_CACHE", "MFSTORE_FLEET_REQUEST", "MFSTORE_CONFIG"))
 """What is read elsewhere than in ``mfstore.settings``, or is any text."""
 KNOWN = OTHERS | {
     "MFSTORE_BUCKET_KEY", "MFSTORE_COMPRESS", "MFSTORE_DELTA", "MFSTORE_ENCRYPTION", "MFSTORE_EXPIRE_DAYS",
