@@ -406,7 +406,8 @@ def expire_days() -> int | None:
 
 def cache_directory() -> str | None:
     """As ``cache`` of ``Knobs``."""
-    return _Said().text("MFSTORE_CACHE")
+    found: str | None = _Said().text("MFSTORE_CACHE")
+    return found
 
 
 def default_store() -> str | None:

@@ -66,7 +66,9 @@ def _installation() -> Iterator[Section]:
     yield examined("libraries", libraries.libraries)
     yield examined("packages", packages.packages)
     yield examined("Metaflow", flows.flows)
-    yield examined("environment", environment.variables, environment.temporary, environment.cache)
+    yield examined(
+        "environment", environment.variables, environment.configuration, environment.temporary, environment.cache
+    )
     yield examined("S3", aws.aws)
 
 

@@ -43,6 +43,33 @@ def variables(environment: Mapping[str, str] | None = None) -> Iterator[Finding]
             yield Finding("settings", str(error), "broken", "Set it to something else, or unset it")
 
 
+def configuration() -> Iterator[Finding]:
+    """The configuration file, what it says, and what of that an environment variable says otherwise."""
+    try:
+        found = settings.configuration()
+    except MfstoreError as error:
+        yield Finding("configuration", str(error), "broken", error.hint or "")
+        return
+    if found.path is None:
+        yield Finding(
+            "configuration", "none: MFSTORE_CONFIG is empty" if os.environ.get("MFSTORE_CONFIG") == "" else "no file"
+        )
+        return
+    yield Finding("configuration", found.path)
+    for name, value in found.knobs.items():
+        variable = f"MFSTORE_{name.upper()}"
+        over = f", but {variable} counts before it" if variable in os.environ else ""
+        yield Finding(f"  {name}", f"{_bare(str(value))}{over}")
+    for place, table in found.places.items():
+        said = ", ".join(f"{name} {_bare(str(value))}" for name, value in table.items())
+        yield Finding(f"  {place}", said or "nothing")
+        for check in (settings.resolve, settings.resolve_encryption):
+            try:
+                check(place=place)
+            except MfstoreError as error:
+                yield Finding(f"  {place}", str(error), "broken", "Change it there")
+
+
 def _bare(text: str) -> str:
     """A URL without a password."""
     from mfstore.s3.aws.errors import without_passwords

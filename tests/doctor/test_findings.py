@@ -131,6 +131,25 @@ def test_every_variable_that_is_read_is_known():
     assert read - {"MFSTORE_COMPLETE", "MFSTORE_PROFILE", "MFSTORE_"} == environment.KNOWN
 
 
+def test_the_configuration_file_and_what_counts_before_it(monkeypatch, tmp_path):
+    path = tmp_path / "config.toml"
+    monkeypatch.setenv("MFSTORE_CONFIG", str(path))
+    monkeypatch.setenv("MFSTORE_THREADS", "2")
+    assert states(environment.configuration()) == {"configuration": "broken"}
+    path.write_text('threads = 3\ncache = "x"\n[place."s3://b"]\nregion = "r"\nendpoint_url = "http://u:secret@h"\n')
+    told = [(found.name.strip(), found.text) for found in environment.configuration()]
+    assert told[:3] == [
+        ("configuration", str(path)),
+        ("threads", "3, but MFSTORE_THREADS counts before it"),
+        ("cache", "x"),
+    ]
+    assert told[3][0] == "s3://b" and told[3][1].startswith("region r, ") and "secret" not in told[3][1]
+    path.with_name("wrong.toml").write_text('[place."s3://b"]\nthreads = 9999\n')
+    monkeypatch.setenv("MFSTORE_CONFIG", str(path.with_name("wrong.toml")))
+    monkeypatch.delenv("MFSTORE_THREADS")
+    assert [found.state for found in environment.configuration()] == ["fine", "fine", "broken"]
+
+
 def test_settings_out_of_range(monkeypatch):
     monkeypatch.setenv("MFSTORE_THREADS", "many")
     assert states(environment.variables()) == {"MFSTORE_THREADS": "fine", "settings": "broken"}
