@@ -28,9 +28,9 @@ MOST_BANDWIDTH = 1e15
 VARIABLES: Mapping[str, type | tuple[type, ...]] = {
     "MFSTORE_BUCKET_KEY": bool, "MFSTORE_CACHE": str, "MFSTORE_COMPRESS": str, "MFSTORE_DELTA": bool,
     "MFSTORE_ENCRYPTION": str, "MFSTORE_EXPIRE_DAYS": int, "MFSTORE_FSYNC": str, "MFSTORE_KMS_KEY": str,
-    "MFSTORE_MAP": bool, "MFSTORE_MEMORY": int, "MFSTORE_RECORD": bool, "MFSTORE_S3_CONCURRENCY": int,
-    "MFSTORE_S3_ENGINE": str, "MFSTORE_S3_PAYLOAD_SIGNING": str, "MFSTORE_SAFE": (bool, str), "MFSTORE_THREADS": int,
-    "MFSTORE_VERIFY": bool,
+    "MFSTORE_MAP": bool, "MFSTORE_MEMORY": int, "MFSTORE_OTEL": bool, "MFSTORE_RECORD": bool,
+    "MFSTORE_S3_CONCURRENCY": int, "MFSTORE_S3_ENGINE": str, "MFSTORE_S3_PAYLOAD_SIGNING": str,
+    "MFSTORE_SAFE": (bool, str), "MFSTORE_THREADS": int, "MFSTORE_VERIFY": bool,
 }  # fmt: skip
 """What is read from the environment, and its type in a configuration file, where ``MFSTORE_THREADS`` is ``threads``."""
 STORE = "store"
@@ -248,7 +248,7 @@ def records(given: bool | None = None) -> bool:
 
 def telemetry() -> bool:
     """Whether stores that are opened are observed by OpenTelemetry: ``MFSTORE_OTEL``; default off."""
-    return _flag("telemetry", "MFSTORE_OTEL", None, False)
+    return _Said().flag("MFSTORE_OTEL", None, False)
 
 
 def payload_signing(given: str | None = None) -> str:

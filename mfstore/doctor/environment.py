@@ -15,13 +15,9 @@ from mfstore.host.cache import HostCache, host_cache
 
 LITTLE = 1 << 30
 """Bytes below which a directory for temporary files is told to be small: a bundle of Metaflow may take more."""
-OTHERS = frozenset(("MFSTORE_STORE", "MFSTORE_CACHE", "MFSTORE_FLEET_REQUEST", "MFSTORE_CONFIG"))
-"""What is read elsewhere than in ``mfstore.settings``, or is any text."""
-KNOWN = OTHERS | {
-    "MFSTORE_BUCKET_KEY", "MFSTORE_COMPRESS", "MFSTORE_DELTA", "MFSTORE_ENCRYPTION", "MFSTORE_EXPIRE_DAYS",
-    "MFSTORE_FSYNC", "MFSTORE_KMS_KEY", "MFSTORE_MAP", "MFSTORE_MEMORY", "MFSTORE_RECORD", "MFSTORE_S3_CONCURRENCY",
-    "MFSTORE_S3_ENGINE", "MFSTORE_S3_PAYLOAD_SIGNING", "MFSTORE_SAFE", "MFSTORE_THREADS", "MFSTORE_VERIFY",
-}  # fmt: skip
+OTHERS = frozenset(("MFSTORE_STORE", "MFSTORE_FLEET_REQUEST", "MFSTORE_CONFIG"))
+"""What is no setting of ``mfstore.settings``."""
+KNOWN = OTHERS | settings.VARIABLES.keys()
 
 
 def variables(environment: Mapping[str, str] | None = None) -> Iterator[Finding]:
