@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-UsageBy = Literal["ref", "prefix", "user", "flow", "run", "step", "artifact", "type", "month"]
+UsageBy = Literal["ref", "prefix", "user", "flow", "run", "step", "artifact", "type", "month", "class"]
 FILE_BLOCK = 8 << 20
 DAY = 24 * 3600.0
 
@@ -913,13 +913,14 @@ class Store:
     def usage(self, by: UsageBy = "ref", *, progress: bool | PhaseCallback | None = None) -> Usage:
         """Who holds how many bytes: each ref, user, flow and so on, what only it holds and what others hold as well.
 
-        Reads every recipe, and with ``ref`` and ``prefix`` every ref; no pack. With ``month`` it only lists. Memory is
-        bounded: what is more than some hundred thousand chunks is kept in a temporary file.
+        Reads every recipe, and with ``ref`` and ``prefix`` every ref; no pack. With ``month`` and ``class`` it only
+        lists. Memory is bounded: what is more than some hundred thousand chunks is kept in a temporary file.
 
         Args:
             by: What groups are. "ref": what its values, also the former ones, need. "prefix": refs by what they begin
                 with, up to the first slash. "user": who stored it first. "flow", "run", "step": the task of Metaflow
                 that did. "artifact": the name in a bundle. "type": the Python type. "month": when it was stored (UTC).
+                "class": the storage class in S3.
             progress: As of ``verify``.
 
         Raises:

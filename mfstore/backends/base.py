@@ -262,6 +262,11 @@ class Backend(ABC):
             except MfstoreError as error:
                 yield key, error
 
+    def list_classes(self, prefix: str) -> Iterator[tuple[int, str | None]]:
+        """The size of each object that ``list`` shows, and its storage class; None where there are none."""
+        for info in self.list(prefix):
+            yield info.size, None
+
     def list_many(self, prefixes: Sequence[str]) -> Iterator[ObjectInfo]:
         """What ``list`` shows under each of several prefixes, none of which begins another."""
         for prefix in prefixes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -27,10 +27,29 @@ from mfstore.display.words import printable
 from mfstore.store import UsageBy
 
 if TYPE_CHECKING:
-    from mfstore.maintenance.usage import Order, Usage, UsageGroup
+    from mfstore.maintenance.usage import Order, Price, Usage, UsageGroup
 
 OF_STORES = get_args(UsageBy)
-OF_ROOTS = ("flow", "run", "user", "tag", "branch", "step", "artifact", "month")
+OF_ROOTS = ("flow", "run", "user", "tag", "branch", "step", "artifact", "month", "class")
+
+
+class _Price(click.ParamType):  # type: ignore[type-arg]
+    name = "PRICE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        if isinstance(value, tuple):
+            return value
+        name, _, text = str(value).rpartition("=")
+        try:
+            price = float(text)
+        except ValueError:
+            price = -1.0
+        if not 0 <= price < float("inf"):
+            self.fail(f"{value!r} is no price. Write 0.023, or GLACIER_IR=0.004", param, ctx)
+        return name, price
+
+
+PRICE = _Price()
 TOP = 50
 """Groups that a terminal is shown."""
 
@@ -42,8 +61,8 @@ TOP = 50
     "--by",
     type=click.Choice([*dict.fromkeys((*OF_STORES, *OF_ROOTS))]),
     metavar="GROUP",
-    help="Who holds what: of a store by ref, prefix (of refs), user, flow, run, step, artifact, type or month; below a "
-    "root of Metaflow by flow, run, user, tag, branch, step, artifact or month.",
+    help="Who holds what: of a store by ref, prefix (of refs), user, flow, run, step, artifact, type, month or class "
+    "(of storage); below a root of Metaflow by flow, run, user, tag, branch, step, artifact, month or class.",
 )
 @click.option("--flow", "flows", multiple=True, metavar="PATTERN", help="With --metaflow: only these flows.")
 @metadata_option("Where tags and users of runs are read: local, local:PATH, service or none. As of gc.")
@@ -57,10 +76,12 @@ TOP = 50
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help=f"So many groups at most; a table has {TOP}.")
 @click.option(
     "--price-gb-month",
-    "price",
-    type=click.FloatRange(min=0),
-    metavar="PRICE",
-    help="What a GB costs a month; as on a bill of S3 it has 2**30 bytes. 0.023 is S3 Standard in us-east-1.",
+    "prices",
+    type=PRICE,
+    multiple=True,
+    metavar="[CLASS=]PRICE",
+    help="What a GB costs a month; as on a bill of S3 it has 2**30 bytes. 0.023 is S3 Standard in us-east-1. With "
+    "--by class one for each: GLACIER_IR=0.004.",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, in bytes.")
 @json_option
@@ -68,7 +89,8 @@ TOP = 50
 @metrics_option
 def du(
     url: str | None, metaflow: str | None, connection: Connection, by: str | None, flows: tuple[str, ...],
-    metadata: str | None, inventory: str | None, order: Order | None, top: int | None, price: float | None,
+    metadata: str | None, inventory: str | None, order: Order | None, top: int | None,
+    prices: tuple[tuple[str, float], ...],
     as_csv: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Show what the store holds, by kind of object; below a root of Metaflow what its flows hold. With --by, who holds
@@ -79,7 +101,7 @@ def du(
     """
     where = one_place(url, metaflow)
     if by is None:
-        only = {"--flow": flows, "--sort": order, "--top": top, "--price-gb-month": price is not None, "--csv": as_csv,
+        only = {"--flow": flows, "--sort": order, "--top": top, "--price-gb-month": prices, "--csv": as_csv,
                 "--inventory": inventory, "--metadata": metadata}  # fmt: skip
         if given := [name for name, value in only.items() if value]:
             raise click.UsageError(f"{', '.join(given)}: only with --by")
@@ -88,6 +110,7 @@ def du(
         else:
             _flows(where, connection, as_json)
         return
+    price = _price(prices, by)
     if as_csv and as_json:
         raise click.UsageError("--csv and --json are two forms: give one of them")
     if metaflow is None:
@@ -114,6 +137,15 @@ def du(
         _print(found, groups, top or TOP, price)
 
 
+def _price(prices: tuple[tuple[str, float], ...], by: str) -> Price | None:
+    found = dict(prices)
+    if by == "class":
+        return found or None
+    if [*found] not in ([], [""]):
+        raise click.UsageError("--price-gb-month: prices of classes are for --by class")
+    return found.get("")
+
+
 def _usage_of_root(
     url: str, connection: Connection, by: str, flows: tuple[str, ...], metadata: str | None, inventory: str | None
 ) -> Usage:
@@ -129,20 +161,23 @@ def _usage_of_root(
         root.close()
 
 
-def _document(found: Usage, groups: Sequence[UsageGroup], price: float | None) -> dict[str, object]:
+def _document(found: Usage, groups: Sequence[UsageGroup], price: Price | None) -> dict[str, object]:
     from mfstore.maintenance.usage import monthly
 
-    def costs(**amounts: int) -> dict[str, float]:
-        return {} if price is None else {f"{name}_cost": monthly(number, price) for name, number in amounts.items()}
+    def costs(group: UsageGroup) -> dict[str, float]:
+        amounts = {"own": group.own, "shared": group.shared}
+        if price is None:
+            return {}
+        return {f"{name}_cost": monthly(number, group, price) for name, number in amounts.items()}
 
     return {
         "url": found.url, "by": found.by, "total": found.total, "own": found.own, "shared": found.shared,
-        "unheld": found.unheld, **costs(total=found.total), "notes": found.notes,
-        "groups": [{**asdict(group), **costs(own=group.own, shared=group.shared)} for group in groups],
+        "unheld": found.unheld, **({} if price is None else {"total_cost": found.cost(price)}), "notes": found.notes,
+        "groups": [{**asdict(group), **costs(group)} for group in groups],
     }  # fmt: skip
 
 
-def _print(found: Usage, groups: Sequence[UsageGroup], top: int, price: float | None) -> None:
+def _print(found: Usage, groups: Sequence[UsageGroup], top: int, price: Price | None) -> None:
     shown = groups[:top]
     # Of months the last ones.
     if found.by == "month" and groups == found.groups:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,8 +18,13 @@ from mfstore.maintenance.holders import Label, LabelTotal, Totals
 Order = Literal["own", "shared", "all", "name"]
 ORDERS: tuple[Order, ...] = ("own", "shared", "all", "name")
 MONTH = "month"
+CLASS = "class"
+APART = (MONTH, CLASS)
+"""What objects themselves say, so that each is of one group, and a listing suffices."""
 GIB = 1 << 30
 """What a gigabyte is on a bill of S3."""
+Price = float | Mapping[str, float]
+"""What a GiB costs a month; or of each storage class, and of the others under no name."""
 SHOWN_GROUPS = 50
 """Groups that a notebook lists."""
 
@@ -79,18 +84,24 @@ class Usage(Shown):
             return group.name
         return f"(unknown {self.by})" if group.unknown else f"(no {self.by})"
 
-    def csv(self, groups: Sequence[UsageGroup] | None = None, price: float | None = None) -> str:
+    def cost(self, price: Price) -> float:
+        """What all of it costs a month."""
+        if isinstance(price, Mapping):
+            return sum(monthly(group.own, group, price) for group in self.groups)
+        return self.total / GIB * price
+
+    def csv(self, groups: Sequence[UsageGroup] | None = None, price: Price | None = None) -> str:
         """As CSV, these groups or all, a line each after the head. ``price``: what a GiB costs a month."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow((self.by, "own", "shared", *(() if price is None else ("own_cost", "shared_cost"))))
         for group in self.groups if groups is None else groups:
             name = self.name_of(group) if group.name is None else group.name
-            costs = () if price is None else (monthly(group.own, price), monthly(group.shared, price))
+            costs = () if price is None else (monthly(group.own, group, price), monthly(group.shared, group, price))
             writer.writerow((name, group.own, group.shared, *costs))
         return text.getvalue()
 
-    def grid(self, groups: Sequence[UsageGroup] | None = None, price: float | None = None, more: int = 0) -> Grid:
+    def grid(self, groups: Sequence[UsageGroup] | None = None, price: Price | None = None, more: int = 0) -> Grid:
         """As a table, these groups or all. ``price``: what a GiB costs a month. ``more``: how many are left out."""
         shown = self.groups if groups is None else groups
         if self.by == MONTH:
@@ -99,11 +110,11 @@ class Usage(Shown):
         rows: list[tuple[Cell | str, ...]] = []
         for group in shown:
             part = share(group.own / self.total) if self.total else ""
-            costs = () if price is None else (_cost(group.own, price), _cost(group.shared, price))
+            costs = () if price is None else (_cost(group.own, group, price), _cost(group.shared, group, price))
             rows.append((code_cell(self.name_of(group)), _bytes(group.own), part, _bytes(group.shared), *costs))
         return Grid(columns, tuple(rows), tuple(range(1, len(columns))), more)
 
-    def _months(self, shown: Sequence[UsageGroup], price: float | None, more: int) -> Grid:
+    def _months(self, shown: Sequence[UsageGroup], price: Price | None, more: int) -> Grid:
         columns = ("month", "stored then", "until then", *(() if price is None else ("until then, a month",)))
         until, total = {}, 0
         for group in self.groups:
@@ -111,20 +122,20 @@ class Usage(Shown):
         rows: list[tuple[Cell | str, ...]] = [
             (
                 self.name_of(group), _bytes(group.own), _bytes(until[group]),
-                *(() if price is None else (_cost(until[group], price),)),
+                *(() if price is None else (_cost(until[group], group, price),)),
             )
             for group in shown
         ]  # fmt: skip
         return Grid(columns, tuple(rows), tuple(range(1, len(columns))), more)
 
-    def summary(self, price: float | None = None) -> str:
+    def summary(self, price: Price | None = None) -> str:
         """What it comes to, in a line."""
         parts = [f"{size(self.own)} own"]
-        if self.by != MONTH:
+        if self.by not in APART:
             parts.append(f"{size(self.shared)} shared")
         if self.unheld:
             parts.append(f"{size(self.unheld)} held by nobody")
-        cost = "" if price is None else f", {monthly(self.total, price):,.2f} a month"
+        cost = "" if price is None else f", {money(self.cost(price))} a month"
         return f"{size(self.total)} in all{cost}: {', '.join(parts)}"
 
     def _card(self) -> Card:
@@ -133,9 +144,16 @@ class Usage(Shown):
         return Card("usage", self.url, (("in all", self.summary()),), (grid,) if shown else (), self.notes)
 
 
-def monthly(number: int, price: float) -> float:
-    """What so many bytes cost a month at a price for a GiB."""
+def monthly(number: int, group: UsageGroup, price: Price) -> float:
+    """What so many bytes of a group cost a month at a price for a GiB."""
+    if isinstance(price, Mapping):
+        price = price.get(group.name or "", price.get("", 0.0))
     return number / GIB * price
+
+
+def money(amount: float) -> str:
+    """An amount of money, to the cent, and what is less to two digits."""
+    return f"{amount:,.2f}" if amount >= 0.1 or not amount else f"{amount:.2g}"
 
 
 def usage_of(url: str, by: str, totals: Totals, notes: Sequence[str] = ()) -> Usage:
@@ -173,5 +191,5 @@ def _bytes(number: int) -> Cell:
     return Cell(size(number), f"{number:,} bytes", "number")
 
 
-def _cost(number: int, price: float) -> Cell:
-    return Cell(f"{monthly(number, price):,.2f}", look="number")
+def _cost(number: int, group: UsageGroup, price: Price) -> Cell:
+    return Cell(money(monthly(number, group, price)), look="number")

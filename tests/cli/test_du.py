@@ -31,6 +31,8 @@ def test_a_table_for_people(store):
     assert "own, a month" in lines[0] and "a month: " in lines[-1] and "held by nobody" in lines[-1]
     out = mfstore("du", "-s", store, "--by", "ref", "--sort", "name", "--top", "1").stdout
     assert "one" in out and "two" not in out and "and 1 more" in out
+    out = mfstore("du", "-s", store, "--by", "class", "--price-gb-month", "0.023", "--price-gb-month", "X=1").stdout
+    assert "(no class)" in out and " a month: " in out
     assert "until then" in mfstore("du", "-s", store, "--by", "month").stdout
 
 
@@ -66,6 +68,9 @@ def test_below_a_root(tmp_path):
         (("--by", "ref", "--flow", "F"), "only for --metaflow"),
         (("--metaflow", "x", "--by", "type"), "--by type: not for --metaflow"),
         (("--by", "colour"), "colour"),
+        (("--by", "ref", "--price-gb-month", "GLACIER=1"), "prices of classes are for --by class"),
+        (("--by", "class", "--price-gb-month", "GLACIER=cheap"), "is no price"),
+        (("--by", "ref", "--price-gb-month", "-1"), "is no price"),
     ],
 )
 def test_wrong_usage(store, arguments, says):

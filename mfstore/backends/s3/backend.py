@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
     from mfstore.s3.transfers.scheduler import Traffic
 
+STANDARD = "STANDARD"
+"""The storage class of what names none."""
 COALESCED_GAP = 1 << 20
 """Reading 1 MiB that nobody wants costs 20 ms of one connection, another request 30 ms before its first byte (the
 constants of scheduler.py) and its price; object_store's readers use the same."""
@@ -320,6 +322,11 @@ class S3Backend(Backend):
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         return self.list_many([prefix])
+
+    def list_classes(self, prefix: str) -> Iterator[tuple[int, str | None]]:
+        for entry in self._listed([prefix]):
+            if not entry.key.rpartition("/")[2].startswith("."):
+                yield entry.size, entry.storage_class or STANDARD
 
     def list_many(self, prefixes: Sequence[str]) -> Iterator[ObjectInfo]:
         return self._objects(self._listed(prefixes))

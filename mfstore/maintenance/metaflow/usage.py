@@ -12,7 +12,7 @@ from itertools import groupby, islice
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from mfstore.errors import CorruptObject, MfstoreError, NotFound
+from mfstore.errors import CorruptObject, InvalidKey, MfstoreError, NotFound
 from mfstore.maintenance.holders import NONE, UNKNOWN, Claims, Label, LabelSets, Tally
 from mfstore.maintenance.metaflow.collecting import facts
 from mfstore.maintenance.metaflow.collecting.record_sources import source_of
@@ -26,7 +26,7 @@ from mfstore.maintenance.report import PhaseProgress, untold
 from mfstore.maintenance.spill import KeyedRows, Spill
 from mfstore.maintenance.store.collecting.object_table import list_objects
 from mfstore.maintenance.store.holders import PackParts, read_holders
-from mfstore.maintenance.usage import MONTH, Usage, check_by, damage_notes, usage_of
+from mfstore.maintenance.usage import CLASS, MONTH, Usage, check_by, damage_notes, usage_of
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import References
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mfstore.maintenance.report import PhaseCallback
     from mfstore.metaflow.roots.packed_keys import PackedArtifact
 
-BY = ("flow", "run", "user", "tag", "branch", "step", "artifact", MONTH)
+BY = ("flow", "run", "user", "tag", "branch", "step", "artifact", MONTH, CLASS)
 """What usage of a root is told by."""
 _BY_RECORD = ("user", "tag", "branch")
 """Of these, what metadata tells of runs."""
@@ -75,6 +75,10 @@ def root_usage(
         OutOfSpace: the disk for temporary files is full.
     """
     check_by(by, BY)
+    if by == CLASS:
+        if flows or inventory:
+            raise InvalidKey("by class all of a root is listed", hint="Leave out flows and inventory")
+        return _by_class(root)
     holdings = list_root(root, tell, flows, inventory, Spill())
     if by == MONTH:
         return _by_month(root, holdings)
@@ -106,6 +110,16 @@ def _by_month(root: Root, holdings: Holdings) -> Usage:
                 count(info.size, info.modified)
     tally.add(max(holdings.stored - tally.counted, 0), None)
     return usage_of(root.url, MONTH, tally.totals())
+
+
+def _by_class(root: Root) -> Usage:
+    sets = LabelSets()
+    tally = Tally(sets)
+    for size, name in root.backend.list_classes(""):
+        tally.add(size, sets.of(name))
+    if not tally.counted:
+        raise NotFound("nothing is there", backend=root.url)
+    return usage_of(root.url, CLASS, tally.totals())
 
 
 class _RootUsage:

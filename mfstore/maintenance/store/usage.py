@@ -16,7 +16,7 @@ from mfstore.maintenance.report import PhaseProgress, untold
 from mfstore.maintenance.spill import Spill
 from mfstore.maintenance.store.collecting.object_table import list_objects
 from mfstore.maintenance.store.holders import HoldersOf, PackParts, read_holders
-from mfstore.maintenance.usage import MONTH, Usage, check_by, damage_notes, usage_of
+from mfstore.maintenance.usage import CLASS, MONTH, Usage, check_by, damage_notes, usage_of
 from mfstore.ref_objects import read_ref
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mfstore.handle import StoreAccess
     from mfstore.maintenance.report import PhaseCallback
 
-BY = ("ref", "prefix", "user", "flow", "run", "step", "artifact", "type", MONTH)
+BY = ("ref", "prefix", "user", "flow", "run", "step", "artifact", "type", MONTH, CLASS)
 """What usage of a store is told by."""
 _KINDS = ("recipes/", "packs/", "index/", PREFIX)
 """Where what is stored lies."""
@@ -47,6 +47,11 @@ def store_usage(access: StoreAccess, by: str, progress: PhaseCallback | None = N
         for kind in _KINDS:
             for info in access.backend.list(kind):
                 tally.add(info.size, sets.of(month_of(info.modified)))
+        return usage_of(access.backend.url, by, tally.totals())
+    if by == CLASS:
+        for kind in _KINDS:
+            for size, name in access.backend.list_classes(kind):
+                tally.add(size, sets.of(name))
         return usage_of(access.backend.url, by, tally.totals())
     named = by in ("ref", "prefix")
     damaged: list[tuple[str, CorruptObject]] = []

@@ -281,7 +281,7 @@ def test_requests(monkeypatch):
     for number in range(12):
         made.run("Flow", str(number), age=1000.0)
     with made.opened(monkeypatch) as root:
-        for by, files in (("flow", 0), ("month", 0), ("run", 2 * 3 * 12), ("artifact", 2 * 3 * 12)):
+        for by, files in (("flow", 0), ("month", 0), ("class", 0), ("run", 2 * 3 * 12), ("artifact", 2 * 3 * 12)):
             with made.counted() as asked:
                 found = root_usage(root, by, metadata="none")
             reads = asked.pop("GetObject", 0)

@@ -14,13 +14,15 @@ from mfstore.format import recipes
 from mfstore.format.recipes import INLINE, recipe_path
 from mfstore.format.refs import ref_path
 from mfstore.maintenance import holders
+from mfstore.maintenance.holders import LabelSets, Tally
+from mfstore.maintenance.usage import usage_of
 from mfstore.saving import describing
 from mfstore.settings import resolve
 from mfstore.testing import FaultyBackend
 from tests.rigs.group_stores import lines
 from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
 
-BY = ("ref", "prefix", "user", "flow", "run", "step", "artifact", "type", "month")
+BY = ("ref", "prefix", "user", "flow", "run", "step", "artifact", "type", "month", "class")
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +129,7 @@ def test_all_of_them_come_to_all_that_is_stored(full):
             usage = store.usage(by)
             assert usage.total == store.stats().stored, by
             assert usage.by == by and not usage.notes
+        assert [group.name for group in store.usage("class").groups] == [None]
         month = store.usage("month")
         assert [group.name for group in month.groups] == [time.strftime("%Y-%m", time.gmtime())]
         assert (month.shared, month.unheld) == (0, 0)
@@ -210,16 +213,29 @@ def test_as_few_requests_as_there_are_things_to_read():
         store.save({"large": rng.random(300_000)}, ref="large")
         store.handle.require_read()
         asked = {}
-        for by in ("ref", "user", "month"):
+        for by in ("ref", "user", "month", "class"):
             before = len(world.log)
             usage = store.usage(by)
-            assert usage.total == store.stats().stored if by == "month" else usage.total
+            assert usage.total == store.stats().stored if by in ("month", "class") else usage.total
             asked[by] = Counter(operation for operation, _ in world.log[before:])
     listings = 2 * 16 + 3
-    reads = {"ref": 31 + 31, "user": 31, "month": 0}
+    reads = {"ref": 31 + 31, "user": 31, "month": 0, "class": 0}
     for by, found in asked.items():
         assert found["GetObject"] == reads[by], by
         assert sum(found.values()) - found["GetObject"] <= listings, by
+
+
+def test_classes_have_prices_of_their_own():
+    sets = LabelSets()
+    tally = Tally(sets)
+    for size, name in ((3 << 30, "STANDARD"), (5 << 30, "GLACIER_IR"), (1 << 30, "NEW")):
+        tally.add(size, sets.of(name))
+    usage = usage_of("s3://b", "class", tally.totals())
+    prices = {"": 0.5, "GLACIER_IR": 0.125}
+    assert usage.cost(prices) == 3 * 0.5 + 5 * 0.125 + 0.5
+    assert usage.cost(0.5) == 4.5 and usage.cost({"NEW": 1}) == 1
+    costs = {line.split(",")[0]: float(line.split(",")[3]) for line in usage.csv(price=prices).splitlines()[1:]}
+    assert costs == {"STANDARD": 1.5, "GLACIER_IR": 0.625, "NEW": 0.5}
 
 
 def test_for_people_and_programs(full):
