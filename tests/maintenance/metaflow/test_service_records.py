@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,7 @@ from mfstore.maintenance.metaflow.collecting.service_tags import REMOVED_TAG
 from mfstore.maintenance.metaflow.gc import collect_metaflow
 from mfstore.maintenance.metaflow.holdings import Holdings
 from mfstore.maintenance.metaflow.root import Root
+from mfstore.maintenance.metaflow.usage import root_usage
 from tests.rigs.metaflow_trees import task
 
 FLOW = "Flow"
@@ -186,3 +188,22 @@ def test_sources_that_there_are(tmp_path):
     for name in ("", "local:", "http://x"):
         with pytest.raises(errors.InvalidKey):
             records_of(Root(str(tmp_path)), Holdings(), ListedRuns(), name)
+
+
+def test_usage_is_told_by_users_and_tags_of_the_service(service, tmp_path, monkeypatch):
+    """One request for each flow; an unknown run stays unknown, and a service that is away is an error."""
+    for number, run in enumerate(("1", "2", "argo-x")):
+        task(tmp_path, FLOW, run, "end", 1, {"x": ["x" * 100] * (number + 1)})
+    service.add(FLOW, "1", tags=["prod"], system_tags=["user:ada", "project_branch:main"], began=1000)
+    service.add(FLOW, "2", tags=["prod", "trial"], user="bo", began=2000)
+    with closing(Root(str(tmp_path))) as root:
+        found = {by: root_usage(root, by, metadata="service") for by in ("user", "tag", "branch")}
+        assert asked(service) == ["/flows/Flow/runs"] * 3
+        names = {by: {(group.name, group.unknown) for group in usage.groups} for by, usage in found.items()}
+        assert names["user"] == {("ada", False), ("bo", False), (None, True)}
+        assert names["tag"] == {("prod", False), ("trial", False), (None, True)}
+        assert names["branch"] == {("main", False), (None, False), (None, True)}
+        assert all(usage.notes[0].startswith("of 1 of 3 runs nothing tells") for usage in found.values())
+        monkeypatch.setattr(ServiceMetadataProvider, "_INFO", "http://127.0.0.1:9")
+        with pytest.raises(errors.BackendError, match="metadata service"):
+            root_usage(root, "user", metadata="service")
