@@ -9,7 +9,19 @@ from typing import Any
 
 from mfstore.bench import plots
 from mfstore.bench.peers import PEERS
-from mfstore.bench.report import duration, head_lines, number, of_mix, pace_lines, rate, size, tables, verdicts, wholes
+from mfstore.bench.report import (
+    client_lines,
+    duration,
+    head_lines,
+    number,
+    of_mix,
+    pace_lines,
+    rate,
+    size,
+    tables,
+    verdicts,
+    wholes,
+)
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --soft: #5f6368; --line: #d9dce0; --card: #f6f7f9;
@@ -87,7 +99,7 @@ def page(document: Mapping[str, Any]) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         *(f"<p class=meta>{escape(line.replace('  ', ' · '))}</p>" for line in head_lines(document)),
-        _tiles(document), *(f"<p>{escape(line)}</p>" for line in pace_lines(cells)),
+        _tiles(document), *(f"<p>{escape(line)}</p>" for line in [*pace_lines(cells), *client_lines(cells)]),
         "<h2>What it is bound by, and what to try next</h2>", _verdicts(cells), _errors(cells),
         *_plots(cells),
         "<h2>All measurements</h2>",

@@ -79,9 +79,17 @@ def carry_out(
 
 
 def cells_of(
-    step: Step, mix: Mix, engine: str, events: Sequence[Event], begin: float, usage: Usage, traffic: Traffic
+    step: Step,
+    mix: Mix,
+    engine: str,
+    events: Sequence[Event],
+    begin: float,
+    usage: Usage,
+    traffic: Traffic,
+    late: float = 0.0,
 ) -> list[tuple[Cell, list[Row]]]:
-    """A cell for each operation of a mix, and one for all, with their rows. BackendError when none succeeded."""
+    """A cell for each operation of a mix, and one for all, with their rows. BackendError when none succeeded.
+    ``late``: of several machines, how many seconds the last one began after the first."""
     rows = [row for _, row in events]
     if rows and all(row.error is not None for row in rows):
         raise BackendError(f"every operation failed: {rows[0].error}")
@@ -93,7 +101,7 @@ def cells_of(
         throttled=traffic.throttled, failures=traffic.failures, retries=traffic.retries,
     )  # fmt: skip
     if mix.rate is not None and mix.seconds is not None:
-        whole = replace(whole, pace=pace(mix.rate, mix.arrivals, begin + mix.seconds, rows))
+        whole = replace(whole, pace=pace(mix.rate, mix.arrivals, begin + mix.seconds + late, rows))
     return [*cells, (whole, rows)]
 
 

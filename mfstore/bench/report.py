@@ -77,6 +77,8 @@ def head_lines(document: Mapping[str, Any]) -> list[str]:
     if any(cell["scenario"]["failure"] for cell in document["cells"]):
         by = "a proxy: real HTTP 500" if run.get("failures_by") == "proxy" else "the client, before it sends"
         facts.append(f"failures injected by {by}")
+    if run.get("clients"):
+        facts.append(f"from {len(run['clients'])} clients: {', '.join(found['client'] for found in run['clients'])}")
     if run.get("ended"):
         facts.append(f"ENDED EARLY: {run['ended']}")
     if run.get("clock_skew") is not None:
@@ -226,6 +228,7 @@ def summary_lines(document: Mapping[str, Any]) -> list[str]:
         f"verified  {verified / moved:.0%} of {size(moved)} by digest" if moved else "verified  nothing was moved",
     ]
     lines += pace_lines(cells)
+    lines += client_lines(cells)
     errors = dict.fromkeys(error for cell in cells for error in cell["errors"])
     lines += [f"          {error}" for error in list(errors)[:5]]
     ceilings = document["ceilings"]
@@ -263,6 +266,26 @@ def pace_lines(cells: Iterable[Mapping[str, Any]]) -> list[str]:
             f"schedule; at most {found['under_way']} were under way; they began {time(found['lateness']['p50'])} ms "
             f"late (median), {time(found['lateness']['max'])} ms at most"
         )
+    return lines
+
+
+def client_lines(cells: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What each of several machines did."""
+    lines = []
+    for cell in cells:
+        shares = cell.get("clients") or ()
+        if not shares:
+            continue
+        window = cell.get("window")
+        when = (
+            f"all at work for {window['seconds']:.2f} s" if window else "never all at work: the rate is of all the time"
+        )
+        each = "; ".join(
+            f"{share['client']} {number(share['objects'] / share['seconds'] if share['seconds'] else 0.0)}/s, "
+            f"p99 {time(share['p99'])} ms" + (f", {share['failed']} FAILED" if share["failed"] else "")
+            for share in shares
+        )
+        lines.append(f"clients   {cell['operation']} {label(cell)}: {when}; {each}")
     return lines
 
 

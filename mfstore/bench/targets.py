@@ -55,6 +55,8 @@ class Target(ABC):
     kind: str
     """``s3``, ``directory``, ``memory``, or another backend's scheme."""
     url: str
+    name: str
+    """Of the scratch prefix below the URL."""
     scratch: str
     """Where everything the benchmark writes lies."""
     directory: Path | None = None
@@ -82,6 +84,10 @@ class Target(ABC):
         """A context manager that gives (function that opens the scenario's store anew, Traffic or None)."""
 
     @abstractmethod
+    def notes(self) -> Backend:
+        """A part of the scratch prefix where several machines that run one benchmark tell each other; to be closed."""
+
+    @abstractmethod
     def remove(self, *, cut_off: bool = False) -> None:
         """Remove the scratch prefix and all that lies in it. What was never made is no error. ``cut_off`` says that
         requests were let go before their answers came."""
@@ -90,11 +96,11 @@ class Target(ABC):
 class BackendTarget(Target):
     """A directory, memory, or any backend a package offers."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, name: str | None = None) -> None:
         scheme, separator, rest = url.partition("://")
         self.url = url
         self._made: Path | None = None
-        name = scratch_name()
+        self.name = name = name or scratch_name()
         if separator and scheme != "file":
             self.kind = scheme
             self.scratch = f"{scheme}://{rest.strip('/')}/{name}".replace(":///", "://")
@@ -132,6 +138,10 @@ class BackendTarget(Target):
 
     def _backend(self, name: str) -> Backend:
         return open_backend(f"{self.scratch}/{name}", resolve(memory=MEMORY))
+
+    def notes(self) -> Backend:
+        """As Target's."""
+        return self._backend("clients")
 
     @contextmanager
     def mover(self, scenario: Scenario, seed: int) -> Iterator[tuple[Mover, Traffic | None]]:
@@ -192,7 +202,7 @@ class S3Target(Target):
 
     kind = "s3"
 
-    def __init__(self, url: str, *, checksum: bool = True, **options: Any) -> None:
+    def __init__(self, url: str, *, checksum: bool = True, name: str | None = None, **options: Any) -> None:
         from mfstore.s3.urls import split_url
 
         self.url = url
@@ -205,7 +215,8 @@ class S3Target(Target):
         self._reached = False
         self._bulk = self.options if checksum else {**self.options, "checksum": None}
         self.bucket, prefix = split_url(url)
-        self.prefix = f"{prefix.strip('/')}/".lstrip("/") + scratch_name()
+        self.prefix = f"{prefix.strip('/')}/".lstrip("/") + (name or scratch_name())
+        self.name = self.prefix.rpartition("/")[2]
         self.scratch = f"s3://{self.bucket}/{self.prefix}"
         self.object_prefix = f"{self.prefix}/objects/"
 
@@ -313,6 +324,12 @@ class S3Target(Target):
         """Whether failures can be injected by a proxy: a TLS endpoint would not bear it, nor one that is found by its
         name. There the client fails the requests itself, before they are sent."""
         return str(self.boto().meta.endpoint_url).startswith("http://")
+
+    def notes(self) -> Backend:
+        """As Target's."""
+        from mfstore.backends.s3.backend import S3Backend
+
+        return S3Backend(f"{self.scratch}/clients", retry_seconds=RETRY_SECONDS, **self._bulk)
 
     @contextmanager
     def mover(self, scenario: Scenario, seed: int) -> Iterator[tuple[Mover, Traffic | None]]:
@@ -434,9 +451,10 @@ class S3Target(Target):
         return 0
 
 
-def open_target(url: str, *, checksum: bool = True, **options: Any) -> Target:
-    """The place a URL or path names. The rest is for S3 only; options that are None are left out."""
+def open_target(url: str, *, checksum: bool = True, name: str | None = None, **options: Any) -> Target:
+    """The place a URL or path names. ``name`` is of a scratch prefix that another machine has made. The rest is for S3
+    only; options that are None are left out."""
     given = {name: value for name, value in options.items() if value is not None}
     if url.startswith("s3://"):
-        return S3Target(url, checksum=checksum, **given)
-    return BackendTarget(os.fspath(url))
+        return S3Target(url, checksum=checksum, name=name, **given)
+    return BackendTarget(os.fspath(url), name=name)

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -25,16 +25,22 @@ from mfstore.display.words import printable
 from mfstore.errors import BackendError, InvalidKey, MfstoreError
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from rich.progress import Progress
 
+    from mfstore.bench.clients import ClientReport, ClientRequest
     from mfstore.bench.measure import Row
     from mfstore.bench.mixes import Mix
     from mfstore.bench.plan import BenchPlan, Prices, Step
     from mfstore.bench.results import Cell, Results, RowWriter
-    from mfstore.bench.run import RunSettings
+    from mfstore.bench.run import Keep, RunSettings
     from mfstore.bench.targets import Target
     from mfstore.bench.verdict import Site
     from mfstore.bench.window import Lasting
+
+    Together: TypeAlias = Callable[[dict[str, Any], Keep], Iterator[Cell]]
+    """Has several machines measure: gets what is known of the run, and what keeps rows."""
 
 PEERS = "boto3, aiobotocore-client, s3fs, obstore, obstore-async, metaflow"
 """Of ``mfstore.bench.peers``, which is not imported for a help text."""
@@ -139,6 +145,22 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--price-put", type=click.FloatRange(0), help="Of 1000 PUT, POST and LIST requests.")
 @click.option("--price-get", type=click.FloatRange(0), help="Of 1000 GET and HEAD requests.")
 @click.option("--price-gb", type=click.FloatRange(0), help="Of 10^9 bytes read.")
+@click.option(
+    "--clients", type=_Listed("names"), metavar="HOSTS", help="Measure from these machines at once, over ssh: a,b,c."
+)
+@click.option("--ssh", default="ssh", show_default=True, metavar="COMMAND", help="Of --clients: how they are reached.")
+@click.option(
+    "--program", default="mfstore", show_default=True, metavar="COMMAND", help="Of --clients: mfstore on them."
+)
+@click.option("--tasks", type=click.IntRange(2, 256), help="Measure from so many tasks of Metaflow at once.")
+@click.option(
+    "--with",
+    "decorators",
+    multiple=True,
+    metavar="DECORATOR",
+    help="Of --tasks: where they run, as Metaflow's own --with: batch, kubernetes:cpu=2,memory=8000.",
+)
+@click.option("--worker", is_flag=True, hidden=True)
 @click.option("--plan", "only_plan", is_flag=True, help="Show what would be done, and do nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before it starts.")
 @click.option("-o", "--output", type=_FILE, help="Write the results to this file, as JSON.")
@@ -156,6 +178,7 @@ def bench(
     compare: tuple[Path, Path] | None,
     source: Path | None,
     html: Path | None,
+    worker: bool,
     **options: Any,
 ) -> None:
     """Measure what the directory, bucket or prefix at URL brings, and what bounds it.
@@ -163,6 +186,10 @@ def bench(
     Everything happens in a new scratch prefix below URL, which is removed at the end, also after Ctrl-C. What is there
     already is not touched. S3 credentials, region and endpoint are found as boto3 finds them.
     """
+    if worker:
+        from mfstore.bench.ssh import serve
+
+        sys.exit(serve())
     if (url is not None) + (source is not None) + (compare is not None) != 1:
         raise click.UsageError("give a URL to measure, or --from FILE, or --compare A B")
     if compare is not None:
@@ -216,6 +243,11 @@ def _measure(
     rate: str | None,
     arrivals: str,
     total: int | None,
+    clients: tuple[str, ...] | None,
+    ssh: str,
+    program: str,
+    tasks: int | None,
+    decorators: tuple[str, ...],
     **axes: Any,
 ) -> tuple[Results, BaseException | None] | None:
     from mfstore.bench import plan as plans
@@ -227,7 +259,8 @@ def _measure(
     require(peers or ())
     if peers and (connection.encryption or connection.kms_key):
         raise click.UsageError("--encryption, --kms-key: the peers are not told of it; leave one of the two out")
-    target = open_target(url, checksum=not peers, **connection.options_for(url))
+    options = connection.options_for(url)
+    target = open_target(url, checksum=not peers, **options)
     wished = scenarios.profile(profile, large[0] if large else scenarios.METAFLOW_LARGE)
     wished = scenarios.adapted(wished, scenarios.Overrides(**axes, peers=peers or ()), s3=target.kind == "s3")
     lasting = _lasting(duration, warm_up, seconds)
@@ -239,6 +272,10 @@ def _measure(
         raise click.UsageError("--mix and --rate go neither with --peers nor with --operation")
     everything = wished.scenarios() if mix is None else scenarios.mixed(wished.scenarios(), mix)
     found = [scenario for scenario in everything if match is None or match in scenario.name]
+    if clients or tasks:
+        if peers or (clients and tasks) or target.kind == "memory":
+            raise click.UsageError("several machines measure one place they all reach, without --peers, and in one way")
+        found = [scenario for scenario in found if scenario.layer == scenarios.OBJECTS]
     if not found:
         raise InvalidKey(
             "no scenario is left to measure", found=match and repr(match), hint="Loosen --match, --operation"
@@ -252,7 +289,17 @@ def _measure(
     for caution in target.cautions(plan.forecast.sent):
         click.echo(printable(f"warning   {caution}"), err=True)
     _confirm(yes)
-    results, ended = _run(target, plan, prices, settings, rows, {"profile": profile, "url": url, "kind": target.kind})
+    by_machines: Together | None = None
+    if clients or tasks:
+        from mfstore.bench.clients import ClientRequest
+
+        request = ClientRequest(
+            url, target.name, tuple(found), seed, seconds, 0, len(clients or ()) or tasks or 1, lasting, repeat, options
+        )  # fmt: skip
+        by_machines = partial(_by_machines, request, plan, clients, ssh, program, decorators)
+    results, ended = _run(
+        target, plan, prices, settings, rows, by_machines, {"profile": profile, "url": url, "kind": target.kind}
+    )
     if output is not None and results.cells:
         output.write_text(json.dumps(results.to_dict()) + "\n", "utf-8")
     return results, ended
@@ -319,8 +366,40 @@ def _plan_document(plan: BenchPlan, prices: Prices) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _by_machines(
+    request: ClientRequest, plan: BenchPlan, clients: tuple[str, ...] | None, ssh: str, program: str,
+    decorators: tuple[str, ...], run: dict[str, Any], keep: Keep,
+) -> Iterator[Cell]:  # fmt: skip
+    """What several machines bring together; ``run`` gets to know of them."""
+    from mfstore.bench.merging import merged
+
+    if clients:
+        from mfstore.bench.ssh import over_ssh
+
+        reports: Sequence[ClientReport] = over_ssh(clients, request, ssh, program)
+    else:
+        from mfstore.cli.fleet import measured_by_tasks
+
+        reports = measured_by_tasks(request, decorators)
+    names = [f"{report.number}: {clients[report.number] if clients else report.host}" for report in reports]
+    run["clients"] = [
+        {"client": name, "host": report.host, **report.about} for name, report in zip(names, reports, strict=True)
+    ]
+    parts = [part for name, report in zip(names, reports, strict=True) for part in report.named(name)]
+    for cell, rows, begin in merged(plan.steps, parts, names):
+        if cell.scenario.mix is None or not cell.whole:
+            keep(cell, rows, begin)
+        yield cell
+
+
 def _run(
-    target: Target, plan: BenchPlan, prices: Prices, settings: RunSettings, rows: Path | None, about: dict[str, Any]
+    target: Target,
+    plan: BenchPlan,
+    prices: Prices,
+    settings: RunSettings,
+    rows: Path | None,
+    together_by: Together | None,
+    about: dict[str, Any],
 ) -> tuple[Results, BaseException | None]:
     """What was measured, and what ended it early, if something did. The scratch prefix is gone in any case."""
     from mfstore import __version__
@@ -355,7 +434,8 @@ def _run(
             under_way = _Display(plan, stack.enter_context(progress()))
             keep = _drop if writer is None else partial(_write, writer)
             measured = results
-            for cell in execute(target, plan, settings, keep, under_way):
+            cells = together_by(run, keep) if together_by else execute(target, plan, settings, keep, under_way)
+            for cell in cells:
                 results.cells.append(cell)
             measured = None
     except (KeyboardInterrupt, MfstoreError) as error:
@@ -370,7 +450,7 @@ def _run(
     here = _site(target.kind, about_target)
     results.cells = together(results.cells)
     results.cells = [
-        replace(cell, verdict=judge(cell, ceilings, here, results.cells)) if cell.whole else cell
+        replace(cell, verdict=judge(cell, ceilings, here, results.cells)) if cell.whole and not cell.clients else cell
         for cell in results.cells
     ]
     return results, ended

@@ -40,7 +40,8 @@ from mfstore.cli.output import print_grid, print_json
 from mfstore.cli.reports import show_verified
 from mfstore.display.amounts import size
 from mfstore.display.words import printable
-from mfstore.errors import Unsupported
+from mfstore.errors import BackendError, Unsupported
+from mfstore.fleet.measuring import Measured
 from mfstore.fleet.request import MOST_SHARDS, SHARDS, Request, encode
 from mfstore.fleet.usage import Usage, usage_grid
 from mfstore.fleet.work import FLOW
@@ -50,6 +51,7 @@ from mfstore.maintenance.report import LEVELS
 from mfstore.maintenance.store.report import VerifyReport
 
 if TYPE_CHECKING:
+    from mfstore.bench.clients import ClientReport, ClientRequest
     from mfstore.fleet.work import Outcome
     from mfstore.maintenance.report import Level
 
@@ -204,18 +206,11 @@ def _run(
     """Run the flow, show what became of it, and end with the code that says so: ``FAILED`` where a part failed,
     ``DAMAGE`` where ``show`` says that not all is well."""
     request.check()
-    if find_spec("metaflow") is None:
-        raise Unsupported("a fleet is a flow of Metaflow, which is not there", hint="pip install 'mfstore[metaflow]'")
-    for_all = [part for name in decorators for part in ("--with", name)]
+    _need_metaflow()
     if command:
-        sys.exit(_metaflow(request, [*for_all, *command]).returncode)
-    with tempfile.TemporaryDirectory() as folder:
-        noted = Path(folder, "run")
-        workers = () if max_workers is None else ("--max-workers", str(max_workers))
-        # What people and programs read is what became of it: what Metaflow says goes to the other stream.
-        done = _metaflow(request, [*for_all, "run", "--run-id-file", str(noted), *workers], stdout=sys.stderr)
-        run = f"{FLOW}/{noted.read_text().strip()}" if noted.exists() else FLOW
-    if done.returncode:
+        sys.exit(_metaflow(request, [*_for_all(decorators), *command]).returncode)
+    run, code = _to_the_end(request, decorators, max_workers)
+    if code:
         click.echo(printable(f"mfstore: {run} failed; what it printed says why"), err=True)
         sys.exit(FAILED)
     outcome = _outcome(run)
@@ -223,6 +218,43 @@ def _run(
     for part, why in outcome.failed.items():
         click.echo(printable(f"mfstore: {part} failed, and was left alone: {why}"), err=True)
     sys.exit(FAILED if outcome.failed else 0 if well else DAMAGE)
+
+
+def measured_by_tasks(request: ClientRequest, decorators: Sequence[str]) -> Sequence[ClientReport]:
+    """What so many tasks of Metaflow measured, all at the same time. BackendError when one of them was lost."""
+    from mfstore.bench.clients import encode as encode_client
+
+    _need_metaflow()
+    asked = Request("bench", request.url, False, shards=request.clients, measurement=encode_client(request))
+    # Each waits for all others: they have to run at the same time.
+    run, code = _to_the_end(asked, decorators, request.clients)
+    if code:
+        raise BackendError(f"{run} failed", hint="What it printed says why")
+    outcome = _outcome(run)
+    if outcome.failed:
+        raise BackendError(f"a client was lost: {'; '.join(f'{part}: {why}' for part, why in outcome.failed.items())}")
+    assert isinstance(outcome.found, Measured)
+    return outcome.found.reports
+
+
+def _need_metaflow() -> None:
+    if find_spec("metaflow") is None:
+        raise Unsupported("a fleet is a flow of Metaflow, which is not there", hint="pip install 'mfstore[metaflow]'")
+
+
+def _for_all(decorators: Sequence[str]) -> list[str]:
+    return [part for name in decorators for part in ("--with", name)]
+
+
+def _to_the_end(request: Request, decorators: Sequence[str], max_workers: int | None) -> tuple[str, int]:
+    """The run that was made, and the exit code of the flow."""
+    with tempfile.TemporaryDirectory() as folder:
+        noted = Path(folder, "run")
+        workers = () if max_workers is None else ("--max-workers", str(max_workers))
+        words = [*_for_all(decorators), "run", "--run-id-file", str(noted), *workers]
+        # What people and programs read is what became of it: what Metaflow says goes to the other stream.
+        done = _metaflow(request, words, stdout=sys.stderr)
+        return f"{FLOW}/{noted.read_text().strip()}" if noted.exists() else FLOW, done.returncode
 
 
 def _metaflow(request: Request, arguments: Sequence[str], **more: Any) -> subprocess.CompletedProcess[bytes]:

@@ -11,7 +11,7 @@ from mfstore.errors import InvalidKey
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy
 from mfstore.maintenance.report import Level
 
-Action = Literal["gc", "verify", "du"]
+Action = Literal["gc", "verify", "du", "bench"]
 SHARDS = 16
 """Parts of the work, where nothing else is said: each is a task of its own, which takes a scheduler half a minute to
 begin."""
@@ -47,6 +47,9 @@ class Request:
     """Of ``verify``: how closely to look."""
     reached: Mapping[str, Any] = field(default_factory=dict)
     """How S3 is reached and what is written encrypted: arguments of ``mfstore.open`` and ``Root``."""
+
+    measurement: str = ""
+    """Of ``bench``: what each of the parts is to measure, as ``mfstore.bench.clients`` writes it."""
 
     def check(self) -> None:
         """InvalidKey for what no fleet can do."""

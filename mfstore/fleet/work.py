@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mfstore.errors import NotFound, Refused
+from mfstore.fleet.measuring import Measured, measure_shard
 from mfstore.fleet.shards import Shard, cut_root, cut_store
 from mfstore.fleet.usage import Usage, merged_usage, usage_of_shard
 from mfstore.fleet.verification import merged_reports, verify_shard
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 FLOW = "MfstoreFleet"
 """The flow that does this: it cannot wait for its own end."""
-Found: TypeAlias = MetaflowGcPlan | MetaflowReport | VerifyReport | Usage
+Found: TypeAlias = MetaflowGcPlan | MetaflowReport | VerifyReport | Usage | Measured
 """What one part of the work found."""
 
 
@@ -59,6 +60,8 @@ class Outcome:
 def cut(request: Request) -> list[Shard]:
     """The parts of the work. As ``list_root``, or the opening of a store, for a place where neither is."""
     request.check()
+    if request.action == "bench":
+        return cut_store(request)
     if not request.is_root:
         with open_store(request.url, create=False, **request.reached) as store:
             store.handle.access("read")
@@ -80,6 +83,8 @@ def cut(request: Request) -> list[Shard]:
 def work(request: Request, shard: Shard) -> tuple[Found, Holdings | None]:
     """Do one part: what it found, and of ``gc`` what was listed that removing needs to know. May be done twice, and
     beside one that was taken for dead: it changes nothing but what is remembered."""
+    if request.action == "bench":
+        return measure_shard(request, shard), None
     if request.action == "verify":
         return verify_shard(request, shard), None
     if request.action == "du":
@@ -101,6 +106,9 @@ def finish(request: Request, done: Sequence[Done]) -> Outcome:
     found: list[Any] = [part.found for part in done if part.found is not None]
     if not found:
         raise Refused(f"no part could be looked at: {next(iter(failed.values()), '')}", backend=request.url)
+    if request.action == "bench":
+        reports = tuple(report for part in found for report in part.reports)
+        return Outcome(Measured(tuple(sorted(reports, key=lambda report: report.number))), failed=failed)
     if request.action == "verify":
         return Outcome(merged_reports(found, not failed), failed=failed)
     if request.action == "du":
