@@ -35,6 +35,10 @@ with twice as many it is 1.6 times as much. Behind what is shared it grows as th
 EXPLAINED = 0.5
 """Of the median time of an object, what an empty request takes: by Little's law the rate is the number at once by that
 time, so where most of it passes before anything queues, more at once bring more."""
+MOSTLY = 0.7
+"""The same where more at once brought no more: only if hardly anything queued at this number can it have been it."""
+QUEUED = 0.25
+"""Of the median time of an object, what an empty request takes, below which something queues."""
 FLOWS = 0.7
 """Of an object's time, what passes between its first byte and its last: its connection is what it takes."""
 SAME_RATE = 1.5
@@ -89,6 +93,14 @@ class Evidence:
         """Whether all cores of the machine were at work, for whomever."""
         machine = self.cell.machine_share
         return machine is not None and machine >= BUSY * (self.site.cores or self.ceilings.cpus)
+
+    @property
+    def queued(self) -> bool:
+        """Whether objects took much longer than an empty request and their bytes do: they waited for each other."""
+        link, whole = self.site.link, self.cell.latency.p50
+        if link is None or link.request is None or not whole:
+            return False
+        return link.request < QUEUED * whole and self.flow()[0] < FLOWS
 
     def siblings(self) -> list[Cell]:
         """The cells that differ in concurrency alone."""
@@ -290,7 +302,7 @@ def _ramp(found: Evidence) -> Verdict | None:
     """The same within the measurement, where mfstore chose how many were under way and tried several numbers."""
     cell = found.cell
     steps = _steps(cell)
-    if cell.scenario.concurrency is not None or len(steps) < FEWEST_STEPS:
+    if cell.scenario.concurrency is not None or len(steps) < FEWEST_STEPS or found.queued:
         return None
     least, most = min(steps), max(steps)
     if most[0] < 2 * least[0] or _power(steps) < STEEP:
@@ -303,10 +315,14 @@ def _empty_request(found: Evidence) -> Verdict | None:
     cell, link, whole = found.cell, found.site.link, found.cell.latency.p50
     if link is None or link.request is None or not whole or cell.operation not in ("put", "get", "head"):
         return None
-    # A higher concurrency that brought nothing says more than times do.
-    if link.request < EXPLAINED * whole or found.more()[0] is not None:
+    higher, better = found.more()
+    if link.request < (EXPLAINED if higher is None else MOSTLY) * whole:
         return None
     because = f"of {_ms(whole)} that an object took, an empty request takes {_ms(link.request)}"
+    if higher is not None:
+        # Nothing queues yet; what does with more at once is told there.
+        because += f"; {_at_once(higher)} at once were no faster ({better:.2f} times)"
+        return Verdict("latency", because, f"{_at_once(cell)} at once are as many as bring anything here")
     if link.connect is not None and link.connect < link.request / 4:
         because += f", and the way there {_ms(link.connect)}: the service takes the rest"
     return _waiting(found, because)
@@ -437,9 +453,12 @@ def _steps(cell: Cell) -> list[tuple[float, float]]:
     """Of each slice in which there was more to start: requests under way, and what they brought per second."""
     if cell.in_flight is None:
         return []
-    full = int(cell.tail.first_done / cell.slices.seconds) if cell.slices.seconds else 0
+    width = cell.slices.seconds
+    full = int(cell.tail.first_done / width)
+    # What is sent brings something only when its time has passed.
+    late = int(2 * (cell.latency.p50 or 0.0) / width) if (cell.latency.p50 or 0.0) > width / 2 else 0
     rates = cell.slices.bytes if any(cell.slices.bytes) else cell.slices.objects
-    pairs = zip(cell.in_flight.slices[:full], rates[:full], strict=False)
+    pairs = zip(cell.in_flight.slices[late:full], rates[late:full], strict=False)
     return [(number, rate) for number, rate in pairs if number > 0 and rate > 0]
 
 

@@ -118,7 +118,7 @@ def words(cells, world):
             World(away=0.001, service=0.05), "get", (4 * KIB,), ["latency"] * 4, id="a slow service that scales"
         ),
         pytest.param(
-            replace(FAR, requests=250), "get", (4 * KIB,), ["latency"] * 2 + ["network or service"] * 2,
+            replace(FAR, requests=250), "get", (4 * KIB,), ["latency"] * 3 + ["network or service"],
             id="a service with so many requests per second",
         ),
         pytest.param(
@@ -231,6 +231,24 @@ def test_what_was_seen_on_the_way_to_the_number_that_mfstore_chose():
     assert judge(flowed, CEILINGS, each.site, [flowed]).bound == "per-connection rate"
     ended = replace(grew, tail=Tail(3.0, SECONDS))  # afterwards there was nothing left to start
     assert judge(ended, CEILINGS, unknown.site, [ended]).bound == "network or service"
+
+
+def test_a_rate_that_grows_only_while_connections_are_made_is_none_that_waits():
+    """The first answers come after a round trip; of what takes long, that is many slices."""
+    numbers = [60, 120, 180, 256, 256, 256, 256, 256, 256, 256]
+    rates = [30, 60, 120, 250, 260, 255, 250, 260, 250, 255]
+    crowded = ramped(replace(FAR, requests=250), 4 * KIB, numbers, rates)
+    assert judge(crowded, CEILINGS, FAR.site, [crowded]).bound == "network or service"
+    unknown = replace(FAR, linked=False, requests=125)
+    late = ramped(unknown, 4 * KIB, numbers, rates)  # two seconds each
+    assert judge(late, CEILINGS, unknown.site, [late]).bound == "network or service"
+
+
+def test_as_many_at_once_as_bring_anything():
+    world = replace(FAR, requests=250)
+    cells = world.grid()
+    found = judge(cells[2], CEILINGS, world.site, cells)
+    assert (found.bound, found.advice) == ("latency", "16 at once are as many as bring anything here")
 
 
 def test_more_objects_are_the_advice_where_all_were_under_way():
