@@ -77,6 +77,11 @@ TERMS = (
         "Of each object: until the answer's first byte (S3 only), and from its first try to its end.",
     ),
     ("p50, p99, …", "Linear interpolation between objects; - where too few objects lie beyond to say."),
+    ("mean, 95 %", "Geometric mean of all repetitions, and where it lies; the rest of the line is of the median one."),
+    (
+        "steady",
+        "Whether the rates of the thirds of the duration are within 10 % of their mean; if not, the three rates.",
+    ),
     ("tail", "Share of the time spent waiting for the last objects, when there was nothing left to start."),
     ("again, 503", "Requests that were repeated, and answers that asked to slow down."),
     (

@@ -212,13 +212,18 @@ def _too_short(found: Evidence) -> Verdict | None:
 
 def _quota(found: Evidence) -> Verdict | None:
     """The control group stopped this process."""
-    group = found.cell.usage.group
-    if group.throttled < 2 or group.throttled < HELD_BACK * group.periods:
+    group, quota = found.cell.usage.group, found.site.quota
+    stopped = group.throttled >= max(2, HELD_BACK * group.periods)
+    if not stopped and (quota is None or found.cell.cpu_share < BUSY * quota):
         return None
-    quota = f" of {found.site.quota:g} CPUs" if found.site.quota is not None else ""
+    because = (
+        f"{found.cell.cpu_share:.2f} CPUs were at work, of {quota or found.ceilings.cpus:g} that the container has"
+    )
+    if stopped:
+        because += f"; in {group.throttled} of {group.periods} periods they were used up, and it was stopped for "
+        because += f"{group.throttled_seconds:.1f} s in all"
     return Verdict(
-        "cpu quota", f"in {group.throttled} of {group.periods} periods the container's quota{quota} was used up, and "
-        f"it was stopped for {group.throttled_seconds:.1f} s in all",
+        "cpu quota", because,
         "A higher CPU limit for the container (cpu.max; Kubernetes: resources.limits.cpu), or none",
     )  # fmt: skip
 

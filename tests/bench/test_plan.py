@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfstore.bench import payloads
-from mfstore.bench.plan import AROUND, Forecast, Prices, plan
+from mfstore.bench.plan import AROUND, LASTING_BYTES, LASTING_KEYS, Forecast, Prices, most_keys, plan
 from mfstore.bench.scenarios import (
     ARTIFACTS,
     OBJECTS,
@@ -48,10 +48,26 @@ def test_requests_of_small_objects_are_known_exactly():
     warm = 16
     assert found.most == {
         "PutObject": 2500 + warm + 1, "GetObject": 2500 + warm + 1, "HeadObject": 2500 + warm + 8,
-        "ListObjectsV2": 3 + 2, "DeleteObjects": 3 + 1, "ListMultipartUploads": 1,
-            "GetBucketVersioning": 1,
+        "ListObjectsV2": 3 + 2, "DeleteObjects": 3 + 1, "ListMultipartUploads": 1, "GetBucketVersioning": 1,
     }  # fmt: skip
     assert found.sent == found.received == (2500 + warm) * 4096 + 16
+
+
+def test_repetitions_take_as_often_as_much():
+    once, often = (plan([objects(4096, 100, "put", "get")], repeat=times) for times in (1, 3))
+    assert often.forecast.most["PutObject"] == 3 * (once.forecast.most["PutObject"] - 1) + 1
+    assert often.forecast.sent == 3 * (once.forecast.sent - 16) + 16
+    assert often.peak == once.peak
+
+
+@given(SCENARIOS)
+def test_what_goes_on_for_a_time_has_a_limit_of_what_lies_there_at_once(scenario):
+    number, whole = most_keys(scenario), scenario.size
+    assert number >= scenario.count and number % scenario.count == 0  # a mix of sizes stays one
+    assert number == scenario.count or (number <= LASTING_KEYS and whole * (number // scenario.count) <= LASTING_BYTES)
+    lasting = plan([scenario], lasting=True)
+    assert lasting.peak >= plan([scenario]).peak
+    assert lasting.peak <= max(LASTING_BYTES, whole) + (16 << 16)
 
 
 def test_large_objects_go_in_parts():

@@ -380,6 +380,36 @@ def test_it_asks_before_it_starts(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.second
+def test_operations_that_go_on_for_a_time_and_are_repeated(tmp_path):
+    place, out = tmp_path / "place", tmp_path / "out.json"
+    done = mfstore(
+        place, "-y", "--duration", "0.5s", "--warm-up", "0.1s", "--repeat", "2", "--size", "4KiB", "--count", "1",
+        "--duplicate", "0", "-o", out, "--rows", tmp_path / "rows.csv.gz",
+    )  # fmt: skip
+    assert "each of 0.6 s" in done.stderr and ", 2 times" in done.stderr
+    assert "mean, 95 %" in done.stdout and "steady" in done.stdout
+    assert list(tmp_path.glob("place/*")) == []
+    document = json.loads(out.read_text())
+    assert (document["run"]["duration"], document["run"]["warm_up"], document["run"]["repeat"]) == (0.5, 0.1, 2)
+    cells = {cell["operation"]: cell for cell in document["cells"] if cell["scenario"]["layer"] == OBJECTS}
+    assert set(cells) == set(OPERATIONS[OBJECTS])
+    for operation, cell in cells.items():
+        assert len(cell["repeats"]["rates"]) == 2 and cell["repeats"]["failed"] == 0
+        assert cell["repeats"]["low"] <= cell["repeats"]["mean"] <= cell["repeats"]["high"]
+        assert cell["objects_per_second"] == min(cell["repeats"]["rates"])
+        if operation != "delete":
+            assert cell["steadiness"]["warm_up"] >= 0.1 or not cell["steadiness"]["thirds"]
+    # More than there are of the scenario: new ones are put, and all are read again and again.
+    for operation in ("put", "get", "head"):
+        assert cells[operation]["objects"] == cells[operation]["wanted"] > 1
+    artifacts = [cell for cell in document["cells"] if cell["scenario"]["layer"] == ARTIFACTS]
+    assert {cell["operation"] for cell in artifacts} == {"save", "load"}
+    assert all(cell["verified"] == cell["bytes"] for cell in artifacts if cell["operation"] == "load")
+    with gzip.open(tmp_path / "rows.csv.gz", "rt") as file:
+        assert {row["repetition"] for row in csv.DictReader(file)} == {"0", "1"}
+
+
 # ---- interrupted -------------------------------------------------------------------------------------
 
 
@@ -603,6 +633,11 @@ def test_a_full_disk(tmp_path):
         (["x", "-y", "--concurrency", "0"], "0"),
         (["x", "-y", "--operation", "steal"], "steal"),
         (["x", "-y", "--peers", "boto3"], "S3 only"),
+        (["x", "-y", "--warm-up", "1s"], "--duration"),
+        (["x", "-y", "--duration", "1s", "--seconds", "2"], "--seconds"),
+        (["x", "-y", "--duration", "0"], "more than nothing"),
+        (["x", "-y", "--duration", "5"], "5s"),
+        (["x", "-y", "--duration", "1s", "--mix", "get=1"], "--mix"),
         (["x", "-y", "--match", "nothing like it"], "nothing like it"),
         (["x", "-y", "--peers", "curl"], "curl"),
         (["gopher://x", "-y"], "gopher"),

@@ -140,6 +140,10 @@ def words(cells, world):
             id="throttled by the control group",
         ),
         pytest.param(
+            World(own_cpu=0.01, service=0.02, quota=1.5), "get", (4 * KIB,), ["latency"] + ["cpu quota"] * 3,
+            id="the quota of the control group",
+        ),
+        pytest.param(
             replace(FAR, group=GroupCounts(100, 6, 0.1), quota=3.5), "get", (4 * KIB,), ["latency"] * 4,
             id="hardly throttled by it",
         ),
