@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from mfstore.metrics import write_metrics
     from mfstore.opening import open_store as open  # noqa: A004
     from mfstore.s3.datatools.s3 import S3
-    from mfstore.store import Store
+    from mfstore.store import Store, sign
 
-__all__ = ["S3", "Allow", "Key", "Store", "__version__", "aopen", "errors", "open", "write_metrics"]
+__all__ = ["S3", "Allow", "Key", "Store", "__version__", "aopen", "errors", "open", "sign", "write_metrics"]
 
 _LATER: dict[str, tuple[str, str | None]] = {
     "Allow": ("mfstore.allow", "Allow"),
@@ -42,6 +42,7 @@ _LATER: dict[str, tuple[str, str | None]] = {
     "Store": ("mfstore.store", "Store"),
     "errors": ("mfstore.errors", None),
     "open": ("mfstore.opening", "open_store"),
+    "sign": ("mfstore.store", "sign"),
     "write_metrics": ("mfstore.metrics", "write_metrics"),
 }
 """Imported at their first use: who needs one of them does not wait for the others."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
-from mfstore.errors import MfstoreError, NotFound, Unsupported
+from mfstore.errors import MfstoreError, NotFound, NotSigned, Unsupported
 from mfstore.format import recipes
 from mfstore.format.digests import Key
 from mfstore.format.recipes import BUNDLE, Artifact, Recipe, recipe_path
@@ -132,7 +133,7 @@ def _outcomes(items: Iterator[tuple[str, Any]], on_error: OnError, progress: Any
 def _get_local(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted) -> Iterator[tuple[str, Any]]:
     """Each key with what is wanted of it, or with how it failed."""
     source = iter(keys)
-    plain = how.writable and not wanted.bundles and handle.loading(*how).safe is None
+    plain = how.writable and not wanted.bundles and handle.trust is None and handle.loading(*how).safe is None
     while window := list(islice(source, RECIPES_AHEAD)):
         handle.require_read()
         resolved = _resolved(handle, window)
@@ -188,6 +189,8 @@ def _get_remote(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted
         yield ready
 
     for ready in window():
+        if handle.trust is not None:
+            ready = [_signed(handle, item) for item in _asked_together(handle, ready)]
         loaded = load_many(
             handle.loading(*how), [(item.recipe, item.artifacts) for item in ready if item.recipe is not None]
         )
@@ -206,6 +209,24 @@ def _get_remote(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted
             except Exception as error:
                 value = Failed(error)
             yield given, value
+
+
+def _asked_together(handle: Handle, ready: list[_Asked]) -> list[_Asked]:
+    """The same, of which signatures have been asked for as one operation. Which are missing each says by itself."""
+    with suppress(NotSigned):
+        handle.require_signed([item.key for item in ready if isinstance(item.key, Key)])
+    return ready
+
+
+def _signed(handle: Handle, item: _Asked) -> _Asked:
+    """A key, or that it failed since nobody who is trusted has signed it."""
+    if isinstance(item.key, Failed):
+        return item
+    try:
+        handle.require_signed([item.key])
+    except MfstoreError as error:
+        return _Asked(item.given, Failed(error))
+    return item
 
 
 def _stat_each(handle: Handle, keys: Iterable[str]) -> Iterator[tuple[str, ArtifactStat | Failed]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from itertools import product
 from time import perf_counter
@@ -56,6 +56,8 @@ class StoreOptions(NamedTuple):
     """Whether a save may create the store."""
     digest: str
     """Of a store that is created: "blake3" or "sha256"."""
+    trusted: tuple[bytes, ...] = ()
+    """Public keys, one of which must have signed what is loaded. None: it need not be signed."""
 
 
 class StoreAccess(NamedTuple):
@@ -120,6 +122,12 @@ class Handle:
         self._looked = False
         self._read_at = moment()
         self._made: _Shared | None = None
+        self.trust: Trust | None = None
+        """Whose signatures are demanded of what is loaded."""
+        if options.trusted:
+            from mfstore.trust import Trust
+
+            self.trust = Trust(options.trusted)
         self._host_cache: HostCache | None = None
 
     def forked(self) -> None:
@@ -272,6 +280,8 @@ class Handle:
     ) -> Loading:  # fmt: skip
         """How artifacts are loaded; with ``verify``, ``map`` or ``safe`` None as the store was opened."""
         verify = self.options.knobs.verify if verify is None else bool(verify)
+        # A signature says what the bytes are only if these are compared.
+        verify = verify or self.trust is not None
         found = self._shared().loading[verify, bool(writable), None if map is None else bool(map)]
         if safe is None:
             return found
@@ -377,11 +387,13 @@ class Handle:
         first: dict[str, int] | None = None,
     ) -> Any:  # fmt: skip
         """The objects of ``wanted``: ``named`` as a dict, else the one there is. ``first`` as of ``load_artifacts``.
-        NotLoadable for what unpickling raises."""
+        NotLoadable for what unpickling raises, NotSigned before anything is read."""
         began = perf_counter()
         meter = METER.get()
         if meter is not None:
             meter.expect(sum(artifact.size for artifact in wanted))
+        if self.trust is not None:
+            self.require_signed([key])
         try:
             values = list(load_artifacts(self.loading(*how), recipe, wanted, first))
         except Exception as error:
@@ -390,6 +402,18 @@ class Handle:
         if named:
             return dict(zip((artifact.name for artifact in wanted), values, strict=True))
         return values[0]
+
+    def require_signed(self, keys: Iterable[Key]) -> None:
+        """NotSigned for the first of the keys that must be signed and is not by one who is trusted."""
+        if self.trust is not None:
+            self.require_read()
+            self.trust.require(self.backend, self.algorithm_name, keys)
+
+    @property
+    def algorithm_name(self) -> str:
+        """The digest of the store, or of the one that would be created."""
+        number = self._known[0].algorithm if self._known[0] is not None else NAMES[self.options.digest]
+        return next(name for name, its in NAMES.items() if its == number)
 
     def load_again(
         self, error: Exception, key: Key, recipe: Recipe, wanted: Sequence[Artifact], how: Wishes

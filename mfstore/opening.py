@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore.backends import open_backend
@@ -30,6 +31,7 @@ def open_store(
     delta: bool | None = None,
     record: bool | None = None,
     safe: bool | Allow | None = None,
+    trusted: Iterable[Any] | str | os.PathLike[str] | None = None,
     encryption: Literal["AES256", "aws:kms", "aws:kms:dsse", ""] | None = None,
     kms_key: str | None = None,
     bucket_key: bool | None = None,
@@ -66,6 +68,9 @@ def open_store(
             Arrow), and what takes anything else is refused before anything of it runs (``UnsafeObject``). An ``Allow``
             adds classes and functions to these. False: whatever was stored is unpickled, and with it runs whatever
             whoever wrote it wants. Default: False.
+        trusted: Public keys: files or texts in PEM, or those of the cryptography package. What is loaded must be signed
+            by one of them (``mfstore.sign``), and is refused before it is read if it is not (``NotSigned``). Default:
+            nothing need be signed.
         encryption: In S3: how what is written is encrypted there; "" as the bucket says, which is the default.
         kms_key: In S3: id, ARN or alias of the key of KMS; alone it means "aws:kms".
         bucket_key: In S3, of "aws:kms": whether one data key serves many objects. Default: as the bucket says.
@@ -99,12 +104,17 @@ def open_store(
         "encryption": encryption, "kms_key": kms_key, "bucket_key": bucket_key, "single_writer": single_writer,
     }  # fmt: skip
     options.update((name, value) for name, value in of_s3.items() if value is not None)
+    signers: tuple[bytes, ...] = ()
+    if trusted is not None:
+        from mfstore.trust import public_keys
+
+        signers = public_keys(trusted)
     backend = open_backend(text, knobs, **options)
     kind = Store
     if telemetry():
         from mfstore.telemetry import TracedStore
 
         kind = TracedStore
-    store = kind(text, backend, knobs, create=create, algorithm=hash)
+    store = kind(text, backend, knobs, create=create, algorithm=hash, trusted=signers)
     store.handle.require_read()
     return store

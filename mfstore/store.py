@@ -52,9 +52,11 @@ if TYPE_CHECKING:
     from mfstore.maintenance.report import Level, PhaseCallback
     from mfstore.maintenance.store.gc import CountCallback, GcPlan
     from mfstore.maintenance.store.report import RepairReport, VerifyReport
+    from mfstore.maintenance.store.signatures import SignatureReport
     from mfstore.maintenance.usage import Usage
     from mfstore.memoizing import Cached
     from mfstore.metrics import StoreMetrics
+    from mfstore.signing import Signed
     from mfstore.views.view import View
 
 
@@ -80,7 +82,7 @@ class Store:
 
     def __init__(
         self, url: str, backend: Backend | None = None, knobs: Knobs | None = None, *, create: bool = True,
-        algorithm: str = "blake3",
+        algorithm: str = "blake3", trusted: tuple[bytes, ...] = (),
     ) -> None:  # fmt: skip
         if backend is None or knobs is None:
             raise WrongArgument("a store is opened, not made", hint=f"mfstore.open({str(url)!r})")
@@ -90,7 +92,7 @@ class Store:
         self.session = SessionStats()
         # Of this process, as the store itself; and it pickles.
         self.refs = Refs(backend, partial(getattr, self, "handle"))
-        self._options = StoreOptions(url, backend, knobs, create, algorithm)
+        self._options = StoreOptions(url, backend, knobs, create, algorithm, trusted)
         self._handles: dict[int, Handle] = {}
 
     # ---- one artifact -----------------------------------------------------------------
@@ -653,6 +655,8 @@ class Store:
                 hint=f"It has {', '.join(list(numbers)[:20])}",
             )
         number = 0 if name is None else number_of(numbers, key, name)
+        if self.handle.trust is not None:
+            self.handle.require_signed([key])
         return ArtifactReader(self.handle.loading(verify, True), recipe, number)
 
     # ---- functions --------------------------------------------------------------------
@@ -966,6 +970,51 @@ class Store:
         with phases(progress) as tell:
             return verify_store(self.handle.access("read"), options, tell)
 
+    def sign(self, name: str, *, key: str | os.PathLike[str] | Any) -> Signed:
+        """Sign what a name stands for, for whoever opens the store with ``trusted=`` the public key. ``mfstore.sign``
+        is the same.
+
+        What is signed is the key, and so all that is loaded under it, in this store and in any other; not that the name
+        stands for it, which may change. Who has signed it before signs it anew. A collection removes signatures
+        together with what they are of.
+
+        Args:
+            name: A key, or another name, as of ``get``.
+            key: A file with a private key in PEM (Ed25519; or ECDSA with P-256, or RSA), not encrypted; the ARN of a
+                key of KMS that signs (``ECC_NIST_P256``, ``ECC_NIST_EDWARDS25519`` or RSA), which never leaves it; or a
+                private key of the cryptography package.
+
+        Raises:
+            NotFound: there is nothing of this name, or no such file.
+            InvalidKey: ``key`` is none that signs; or ``name`` can be no name.
+            WrongArgument: ``key`` is nothing of these. It is a TypeError.
+            Unsupported: the cryptography package, or for KMS boto3, is not installed.
+            AccessDenied: nothing may be written there, or KMS refuses.
+        """
+        from mfstore.signing import sign
+
+        return sign(self.handle, self.resolve(name), key)
+
+    def verify_signatures(self, trusted: Iterable[Any] | str | os.PathLike[str]) -> SignatureReport:
+        """Which keys are signed by one of those who are trusted, and which are not, with the refs that name them.
+
+        Signatures and keys are listed, and all signatures read: one request for each thousand keys, and one for each
+        signature. That what lies under a key is what the key says, ``verify`` tells.
+
+        Args:
+            trusted: Public keys, as of ``mfstore.open``.
+
+        Raises:
+            NotFound: there is no store, or no such file.
+            InvalidKey: one is no public key.
+            Unsupported: the cryptography package is not installed.
+            AccessDenied: signatures may not be listed or read.
+        """
+        from mfstore.maintenance.store.signatures import verify_signatures
+        from mfstore.trust import public_keys
+
+        return verify_signatures(self.handle.access("read"), public_keys(trusted))
+
     def repair(
         self, level: Level = "full", *, dry_run: bool = False, drop_lost: bool = False, roll_back: bool = False,
         progress: bool | PhaseCallback | None = None,
@@ -1080,7 +1129,9 @@ class Store:
     akeys = each_in_thread(keys)
     astats = in_thread(stats)
     ausage = in_thread(usage)
+    asign = in_thread(sign)
     averify = in_thread(verify)
+    averify_signatures = in_thread(verify_signatures)
     arepair = in_thread(repair)
     aplan_gc = in_thread(plan_gc)
 
@@ -1113,7 +1164,7 @@ class Store:
 
     def __reduce__(self) -> tuple[Any, ...]:
         how = self._options
-        return _reopen, (how.url, how.backend, how.knobs, how.create, how.digest, type(self))
+        return _reopen, (how.url, how.backend, how.knobs, how.create, how.digest, type(self), how.trusted)
 
     def __repr__(self) -> str:
         return f"mfstore.open({self.backend.url!r})"
@@ -1145,5 +1196,11 @@ def _seconds(duration: float | timedelta) -> float:
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
 
 
-def _reopen(url: str, backend: Backend, knobs: Knobs, create: bool, algorithm: str, kind: type[Store] = Store) -> Store:
-    return kind(url, backend, knobs, create=create, algorithm=algorithm)
+def _reopen(
+    url: str, backend: Backend, knobs: Knobs, create: bool, algorithm: str, kind: type[Store] = Store,
+    trusted: tuple[bytes, ...] = (),
+) -> Store:  # fmt: skip
+    return kind(url, backend, knobs, create=create, algorithm=algorithm, trusted=trusted)
+
+
+sign = Store.sign

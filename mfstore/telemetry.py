@@ -42,9 +42,9 @@ class TracedStore(Store):
 
     def __init__(
         self, url: str, backend: Backend | None = None, knobs: Knobs | None = None, *, create: bool = True,
-        algorithm: str = "blake3",
+        algorithm: str = "blake3", trusted: tuple[bytes, ...] = (),
     ) -> None:  # fmt: skip
-        super().__init__(url, backend, knobs, create=create, algorithm=algorithm)
+        super().__init__(url, backend, knobs, create=create, algorithm=algorithm, trusted=trusted)
         try:
             observe(self)
         except Unsupported as error:

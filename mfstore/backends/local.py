@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from mfstore.backends.base import Answers
 
-RECORDS = ("recipes/", "index/", "refs/", "gc/", "mfstore.json")
+RECORDS = ("recipes/", "index/", "refs/", "gc/", "signatures/", "mfstore.json")
 """What is read whole."""
 SEALED = ("recipes/", "index/")
 """What whoever reads it can tell from anything else, and looks at again then: that it is a file, and its length, need

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     help="At the level full: only parts not read whole for so long, the longest ago first. Resumes what was stopped.",
 )  # fmt: skip
 @click.option("--for", "budget", type=DURATION, metavar="TIME", help="At the level full: stop after so long.")
+@click.option("--signatures", is_flag=True, help="Tell which keys nobody who is trusted has signed, and nothing else.")
+@click.option("--trust", multiple=True, metavar="FILE", help="A public key in PEM, whose signatures count; repeatable.")
 @connection_options(writes=True)
 @metrics_option
 def verify(
@@ -66,10 +68,22 @@ def verify(
     sample: str | None,
     older_than: float | None,
     budget: float | None,
+    signatures: bool,
+    trust: tuple[str, ...],
 ) -> None:
     """Check that what is stored is whole. Changes nothing but a note of what was read."""
     report: VerifyReport | MetaflowReport
     where = one_place(url, metaflow)
+    if signatures:
+        if metaflow is not None or not trust:
+            raise click.UsageError("--signatures is of stores, and needs --trust FILE")
+        from mfstore.cli.sign import show_signatures
+
+        told = opened(where, connection).verify_signatures(trust)
+        show_signatures(told, as_json)
+        sys.exit(0 if told.clean else DAMAGE)
+    if trust:
+        raise click.UsageError("--trust is of --signatures")
     options = verify_options(level, sample, older_than, budget)
     with steps() as tell:
         if metaflow is None:

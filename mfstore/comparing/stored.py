@@ -27,6 +27,7 @@ def compare(
     """What differs between what is stored under two keys, each given with what it was asked for as. ``safe`` as of
     ``Store.view``."""
     keys = old[1], new[1]
+    handle.require_signed(keys)
     recipes = [handle.recipe(key) for key in dict.fromkeys(keys)]
     if len(recipes) == 1:
         return Diff(old[0], new[0], *keys, (), len(recipes[0].artifacts))

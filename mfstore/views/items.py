@@ -16,6 +16,7 @@ def load_item(handle: Handle, key: str, name: str, index: int, spared: int) -> t
     """Item ``index`` of the list or tuple that an artifact of a bundle is, in a tuple; None where it is none, has no
     such item, or loading it alone spares less than so many bytes of segments. NotFound, CorruptObject, NotLoadable and
     so on as of a view."""
+    handle.require_signed([Key(key)])
     recipe = handle.recipe(Key(key))
     number = next((at for at, artifact in enumerate(recipe.artifacts) if artifact.name == name), None)
     if number is None or recipe.artifacts[number].size - recipe.artifacts[number].body_length < spared:

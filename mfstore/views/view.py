@@ -666,6 +666,7 @@ def open_view(
     handle: Callable[[], Handle], key: Key, called: str, verify: bool | None = None, safe: bool | Allow | None = None
 ) -> View:  # fmt: skip
     """The view of what is stored under a key, which was asked for as ``called``. It pickles if ``handle`` does."""
+    handle().require_signed([key])
     stored = _Stored(handle, key, handle().recipe(key), verify, safe, called, {}, {})
     if stored.recipe.kind == BUNDLE:
         return View(stored, None, (), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ from mfstore.format.collection import seal_etag
 from mfstore.format.digests import digest_function
 from mfstore.format.fragments import PREFIX as INDEX
 from mfstore.format.fragments import decode_fragment, fragment_key, without_packs
+from mfstore.format.signatures import PREFIX as SIGNATURES
+from mfstore.format.signatures import signed_key
 from mfstore.format.tree import HALF, ROOT, node_name
 from mfstore.holding import held_keys, store_holds
 from mfstore.maintenance.store.collecting.liveness import read_recipes, read_refs
@@ -24,6 +26,7 @@ from mfstore.maintenance.store.collecting.plan import GcDecision, GcSnapshot, St
 from mfstore.saving.folding import packs_in, without
 
 if TYPE_CHECKING:
+    from mfstore.backends.base import ObjectInfo
     from mfstore.format.tree import NodeName
     from mfstore.handle import StoreAccess
     from mfstore.maintenance.pace import DeletionPace
@@ -37,6 +40,8 @@ DELETION_TRIES = 8
 DELETION_PAUSE = 0.5
 """A deletion that is not answered is made again, after a pause that grows from this many seconds, with a new look: a
 service that asks to slow down for half a minute does not end a collection."""
+LEFT_SECONDS = 7 * 24 * 3600.0
+"""A signature so old is not of a recipe that was stored after the recipes were listed."""
 LISTED_BETWEEN_PULSES = 10_000
 """Objects listed between two signs of life."""
 
@@ -87,6 +92,8 @@ class Deletion:
     def run(self) -> None:
         """Recipes, then packs, each only in the version that was condemned, and not what somebody has needed since."""
         recipes, packs = dict(self._decision.deletes.recipes), dict(self._decision.deletes.packs)
+        # Listed before recipes are: of each of these the recipe was there when it was signed.
+        signatures = [info for info in self._backend.list(SIGNATURES) if signed_key(info.key) is not None]
         recipe_etags, pack_etags = self.look_again(recipes, packs)
         self.rewrite_index(set(packs))
         staying = self.remove(self._snapshot.recipes, recipes, recipe_etags)
@@ -94,6 +101,19 @@ class Deletion:
             del recipes[key]  # counted already
         self.spare(staying, recipes, packs)
         self.remove(self._snapshot.packs, packs, pack_etags)
+        self.remove_signatures(signatures, {key.hex() for key in recipes if key in recipe_etags})
+
+    def remove_signatures(self, signatures: Iterable[ObjectInfo], gone: Container[str]) -> None:
+        """Delete the signatures of recipes that are gone, and those that a collection has left which was stopped here.
+        What is stored again is signed again."""
+        known, old = self._snapshot.recipes.rows, self._snapshot.now - LEFT_SECONDS
+        doomed = {
+            info.key: info.etag for info in signatures
+            if (key := info.key.split("/")[2]) in gone or (info.modified < old and bytes.fromhex(key) not in known)
+        }  # fmt: skip
+        if doomed:
+            with suppress(Locked):  # it harms nobody
+                self._delete(doomed)
 
     def look_again(
         self, recipes: dict[bytes, int], packs: dict[bytes, int]
