@@ -30,8 +30,8 @@ _TOLD = {
 @where_option
 @json_option
 @click.option(
-    "--key", "signing_key", required=True, metavar="KEY", envvar="MFSTORE_SIGNING_KEY",
-    help="A file with a private key in PEM, or the ARN of a key of KMS. MFSTORE_SIGNING_KEY.",
+    "--key", "signing_key", required=True, metavar="KEY",
+    help="A file with a private key in PEM, or the ARN of a key of KMS.",
 )  # fmt: skip
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_ref)
 @connection_options(writes=True)
