@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any
 
 from mfstore.doctor.tried import SCRATCH, Trial, Tried
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from mfstore.s3.transfers.jobs import Job
     from mfstore.s3.transfers.outcomes import Outcome
 
+logger = logging.getLogger("mfstore.doctor")
+LATE_SECONDS = 0.5
+"""After which it is looked once more for what an interruption has left."""
 BODY = b"mfstore doctor was here; this object may be deleted\n"
 
 
@@ -45,8 +49,11 @@ def tried(
     run = _Run(backend, versioned, folders, shared)
     try:
         run.everything(may_put)
-    finally:
+    except BaseException:
         run.clean()
+        run.clean_late()
+        raise
+    run.clean()
     return run.trial
 
 
@@ -291,8 +298,10 @@ class _Run:
     def clean(self) -> None:
         """Remove what is left, and note what cannot be removed."""
         url = f"s3://{self._bucket}/{self._key}"
+        self.trial.left.clear()
         for upload in self._uploads:
-            if self._attempt("", lambda of=upload: self._call("AbortMultipartUpload", {"UploadId": of})).error:  # type: ignore[misc]
+            given = self._attempt("", lambda of=upload: self._call("AbortMultipartUpload", {"UploadId": of}))  # type: ignore[misc]
+            if given.error is not None and not isinstance(given.error, NotFound):
                 self.trial.left.append(f"{url} (upload {upload})")
         if self._there and self._attempt("", self._delete_one).error is not None and self._is_there():
             self.trial.left.append(url)
@@ -302,6 +311,19 @@ class _Run:
                 self.trial.left.append(f"s3://{self._bucket}/{key} (version {version})")
         if self._versioned and self._there:
             self._remove_versions(url)
+
+    def clean_late(self) -> None:
+        """Once more, after an interruption: a request that was let go is carried out a moment later, and nobody has
+        heard which upload it began."""
+        sleep(LATE_SECONDS)
+        with suppress(MfstoreError):
+            answer = self._call("ListMultipartUploads", {"Prefix": self._key}, key=False)
+            rows = answer.get("Uploads") or ()
+            self._uploads = [row["UploadId"] for row in rows if row.get("Key") == self._key]
+        self._there = True
+        self.clean()
+        for left in self.trial.left:  # there will be no report
+            logger.warning("left behind: %s", left)
 
     def _is_there(self) -> bool:
         (outcome,) = self._transfers.run(iter((HeadJob(0, self._key, self._bucket, self._key),)))

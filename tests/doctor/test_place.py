@@ -152,12 +152,61 @@ def test_an_interrupt_leaves_nothing(place, monkeypatch):
     def interrupted(self):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(trial, "LATE_SECONDS", 0.0)
     for step in ("_change", "_in_parts", "_delete"):
-        monkeypatch.setattr(trial._Run, step, interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(trial._Run, step, interrupted)
             place.doctor()
         assert place.left() == []
-        monkeypatch.undo()
+
+
+def test_who_interrupts_and_may_not_delete_is_told_what_stays(place, monkeypatch, caplog):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trial._Run, "_in_parts", interrupted)
+    monkeypatch.setattr(trial, "LATE_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        place.doctor("writer")
+    (left,) = place.left()
+    assert f"left behind: s3://{place.bucket}/{left}" in caplog.text
+
+
+def test_an_upload_of_which_nobody_has_heard_is_given_up(place, monkeypatch):
+    real = trial._Run._call
+
+    def interrupted(self, operation, params, **more):
+        found = real(self, operation, params, **more)
+        if operation == "CreateMultipartUpload":
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(trial._Run, "_call", interrupted)
+    monkeypatch.setattr(trial, "LATE_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        place.doctor()
+    assert place.left() == []
+
+
+def test_a_policy_of_one_flow_lets_it_put_there(place, radosgw, tmp_path):
+    task(tmp_path, "Train", "1", "start", 1, {"x": 1})
+    backend = S3Backend(place.url, **options(radosgw))
+    upload(tmp_path, backend)
+    backend.close()
+    who = {"AWS": ["arn:aws:iam:::user/doctorwriter"]}
+    lists = {"Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{place.bucket}"]}
+    writes = {"Action": [*WRITE], "Resource": [f"arn:aws:s3:::{place.bucket}/team/Train/*"]}
+    statements = [{"Effect": "Allow", "Principal": who, **one} for one in (lists, writes)]
+    policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    place.boto.put_bucket_policy(Bucket=place.bucket, Policy=policy)
+    before = place.left()
+    found = place.doctor("writer")
+    assert "(in Train/, and not beside it)" in found["rights"]["put"]["text"]
+    assert found["rights"]["you"]["text"] == "you can load, list, save and set refs; you cannot collect"
+    assert answers(found)["delete-shared"] == "refused"
+    (left,) = {*place.left()} - {*before}
+    assert found["rights"]["left behind"]["text"] == f"s3://{place.bucket}/{left}"
+    assert left.startswith(f"team/Train/{SCRATCH}")
 
 
 def test_an_upload_that_may_not_be_given_up_becomes_the_object_and_goes_with_it(place, radosgw):
