@@ -286,8 +286,8 @@ class BulkClient:
     ) -> None:  # fmt: skip
         if bucket is not None and session is None and client is None:
             said = resolve_place(_place(bucket)).options
-            endpoint_url = endpoint_url or said.pop("endpoint_url", None)
-            client_options = {**said, **client_options}
+            of_place = said.pop("endpoint_url", None)
+            endpoint_url, client_options = endpoint_url or of_place, {**said, **client_options}
         connection = ConnectionSettings.given(
             session=session, endpoint_url=endpoint_url, client=client, expected_bucket_owner=expected_bucket_owner,
             request_payer=request_payer, payload_signing=payload_signing, **client_options,

@@ -160,6 +160,10 @@ class _Loaded:
         self._modules = [sys.modules.get("metaflow.plugins.datatools.s3.s3"), config]
 
     def get(self, name: str) -> Any:
+        if name.startswith("MFSTORE_"):
+            from metaflow.metaflow_config_funcs import from_conf
+
+            return from_conf(name)
         for module in self._modules:
             if hasattr(module, name):
                 return getattr(module, name)
