@@ -146,7 +146,8 @@ def test_whoever_says_it(proxy, bucket, monkeypatch, tmp_path, way):
             monkeypatch.setattr(module, "S3_SERVER_SIDE_ENCRYPTION", "AES256", raising=False)
         if way == "its own of Metaflow":
             monkeypatch.setenv("METAFLOW_MFSTORE_ENCRYPTION", "aws:kms")
-            found = {HEADER: "aws:kms"}
+            monkeypatch.setenv("METAFLOW_MFSTORE_KMS_KEY", KEY)
+            found = {HEADER: "aws:kms", f"{HEADER}-aws-kms-key-id": KEY}
         work = lambda: (work_of_metaflow(url), work_of_datatools(f"{url}/data"))  # noqa: E731
     work()
     assert len(said(proxy)) >= 3 and [one for one in said(proxy) if one != found] == []
