@@ -97,7 +97,7 @@ def audit(rig):
     with rig.open() as store:
         for level in ("list", "headers", "full"):
             assert store.verify(level).clean
-        store.stats()
+    assert json.loads(mfstore("du", "-s", rig.url, "--by", "user", "--json", env=environment(rig)).stdout)
     assert {one["name"] for one in examined(rig)["bucket"] if one["state"] == "refused"} == NOT_ON_RADOSGW
 
 
@@ -199,6 +199,8 @@ def audit_root(rig):
     with opened_root(rig) as root:
         for level in ("list", "headers", "full"):
             assert verify_metaflow(root, VerifyOptions(level))[0].clean
+    of_root = ["--metaflow", rig.url, "--by", "flow", "--json", "--endpoint-url", rig.proxy.url]
+    assert json.loads(mfstore("du", *of_root, env=environment(rig)).stdout)
     assert {one["name"] for one in examined(rig)["bucket"] if one["state"] == "refused"} == NOT_ON_RADOSGW
 
 
