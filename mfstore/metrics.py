@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from mfstore.display.amounts import duration, size
+from mfstore.display.amounts import count, duration, size
 from mfstore.display.cards import Card
 from mfstore.display.prometheus import Family, labelled, text_of
 from mfstore.display.shown import Shown
@@ -85,18 +85,20 @@ class StoreMetrics(Shown):
         return text_of(self.families())
 
     def _card(self) -> Card:
-        saved = f"{self.artifacts:,} artifacts in {self.saves:,} saves, {size(self.saved)}"
+        saved = f"{count(self.artifacts, 'artifact')} in {count(self.saves, 'save')}, {size(self.saved)}"
         if self.duplicate:
             saved += f", of which {size(self.duplicate)} were there already"
         facts = [
-            ("saved", saved), ("written", f"{size(self.stored)} in {self.objects:,} objects"),
-            ("loaded", f"{size(self.loaded)} in {self.loads:,} loads"),
+            ("saved", saved), ("written", f"{size(self.stored)} in {count(self.objects, 'object')}"),
+            ("loaded", f"{size(self.loaded)} in {count(self.loads, 'load')}"),
             ("took", ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in self.seconds.items())),
         ]  # fmt: skip
         if self.verify_failures:
-            facts.append(("differed", f"{self.verify_failures:,} chunks"))
-        of_s3 = self.s3._card() if self.s3 is not None else Card("")
-        return Card("metrics", self.url, (*facts, *of_s3.facts), of_s3.grids)
+            facts.append(("differed", count(self.verify_failures, "chunk")))
+        if self.s3 is None:
+            return Card("metrics", self.url, tuple(facts))
+        facts.append(("S3", self.s3.summary))
+        return Card("metrics", self.url, tuple(facts), self.s3._card().grids)
 
 
 def store_metrics(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mfstore.display.amounts import duration, size
+from mfstore.display.amounts import count, duration, size
 from mfstore.display.cards import Card, Grid
 from mfstore.display.prometheus import Family, text_of
 from mfstore.display.shown import Shown
@@ -61,6 +61,13 @@ class ClientMetrics(Shown):
     def prometheus(self) -> str:
         """As text of Prometheus."""
         return text_of(self.families())
+
+    @property
+    def summary(self) -> str:
+        """Requests and bytes, in a few words."""
+        parts = [count(self.begun, "request"), f"{size(self.received)} came", f"{size(self.sent)} went"]
+        parts += [f"{count(self.throttled, 'time')} slowed down"] if self.throttled else []
+        return ", ".join(parts)
 
     def _card(self) -> Card:
         more = ((self.retries, "tried again"), (self.throttled, "slowed down"), (self.hedged, "hedged"))
