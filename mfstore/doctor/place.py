@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -18,6 +17,7 @@ from mfstore.maintenance.lifecycle import PARTS, Part, root_parts
 from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, is_flow, parse
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 from mfstore.records import NamedTuple
+from mfstore.settings import resolve
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -74,7 +74,9 @@ def sections(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
 
 
 def _opened(url: str, options: Mapping[str, Any]) -> S3Backend:
-    """The place, reached as ``options`` say, else, below Metaflow's own root, as Metaflow's settings do."""
+    """The place, reached as ``options`` say, else, below Metaflow's own root, as Metaflow's settings do, else as the
+    configuration file does."""
+    from mfstore.backends import said_of
     from mfstore.backends.s3.backend import S3Backend
     from mfstore.maintenance.metaflow.root import remote_backend
     from mfstore.s3.datatools.settings import setting
@@ -84,7 +86,7 @@ def _opened(url: str, options: Mapping[str, Any]) -> S3Backend:
     if root and f"{url.rstrip('/')}/".startswith(f"{root.rstrip('/')}/"):
         found: S3Backend = remote_backend(url, reached)
         return found
-    return S3Backend(url, **reached)
+    return S3Backend(url, **said_of(url, reached))
 
 
 def _in_s3(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
@@ -124,7 +126,7 @@ def _bucket(backend: S3Backend, what: What, answers: bucket.Answers) -> Iterator
     yield from bucket.findings(
         backend.bucket, backend.prefix, what.parts, answers, bucket.open_uploads(backend),
         aws=connection.is_aws(connection.endpoint_of(backend)), now=time.time(),
-        expires=bool(os.environ.get("MFSTORE_EXPIRE_DAYS")),
+        expires=resolve().expire_days is not None,
     )  # fmt: skip
 
 
