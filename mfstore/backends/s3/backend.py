@@ -324,6 +324,7 @@ class S3Backend(Backend):
         return self.list_many([prefix])
 
     def list_classes(self, prefix: str) -> Iterator[tuple[int, str | None]]:
+        """In as many requests as ``list``."""
         for entry in self._listed([prefix]):
             if not entry.key.rpartition("/")[2].startswith("."):
                 yield entry.size, entry.storage_class or STANDARD
