@@ -262,6 +262,10 @@ class Notebook:
         self._handle.update(self._html(f'<div style="font-variant-numeric: tabular-nums">{text}</div>'))
 
 
+HIDDEN: ContextVar[bool] = ContextVar("HIDDEN", default=False)
+"""Whether progress that is asked for by True is not shown: of a command line that is to be quiet."""
+
+
 def display_of(progress: Progress) -> Display | None:
     """Where progress is shown that was asked for so; None: nowhere. ValueError for what can be no answer."""
     if progress is None or progress is False:
@@ -270,6 +274,8 @@ def display_of(progress: Progress) -> Display | None:
         return Told(progress)
     if progress is not True:
         raise ValueError(f"progress must be a bool or a function, not {progress!r}")
+    if HIDDEN.get():
+        return None
     if _in_notebook():
         return Notebook()
     return Terminal() if sys.stderr is not None and sys.stderr.isatty() else None

@@ -10,6 +10,7 @@ import click
 
 from mfstore.cli.command import CommandGroup
 from mfstore.cli.exits import FAILED, INTERRUPTED
+from mfstore.cli.logs import FORMATS, logging_as
 from mfstore.display.words import printable
 from mfstore.errors import MfstoreError
 
@@ -63,11 +64,20 @@ and with zsh_source or fish_source in these shells."""
 
 
 @click.group(cls=_Group, epilog=COMPLETION, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", count=True, help="Log what is tried again and what was done; -vv: what was found out.")
+@click.option("-q", "--quiet", is_flag=True, help="Only results and errors: no warnings, no progress.")
+@click.option(
+    "--log-format", type=click.Choice(FORMATS), default="text", show_default=True, help="Of what is logged, on stderr."
+)
 @click.version_option(package_name="mfstore")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context, verbose: int, quiet: bool, log_format: str) -> None:
     """Store, inspect and share a workflow's artifacts.
 
     Every command that uses a store takes it from --store or MFSTORE_STORE, and prints JSON with --json. A NAME is a
     key, a ref (models/churn), a value it had (models/churn@1, models/churn@2026-11-30, models/churn@2h), or the first
     digits of a key, eight or more.
     """
+    if verbose and quiet:
+        raise click.UsageError("-v says more and -q less: give one of them")
+    context.with_resource(logging_as(verbose, quiet, log_format))

@@ -12,6 +12,7 @@ import click
 
 from mfstore.cli.exits import PLANNED
 from mfstore.display.words import printable
+from mfstore.progress import HIDDEN
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -62,7 +63,7 @@ def progress() -> Iterator[Progress]:
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
+        console=console, transient=True, disable=HIDDEN.get() or not console.is_terminal,
         redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),  # else it would be printed to stderr
     ) as display:  # fmt: skip
         yield display

@@ -92,6 +92,9 @@ class Conditions:
                     self._outcome(self._deletion(scratch))
                 except MfstoreError:
                     pass
+            from mfstore.host.logs import DEBUG, log
+
+            log(DEBUG, "s3", "conditions of %s in s3://%s are kept", kind, self._bucket)
         found = _known[key]
         if isinstance(found, Unsupported):
             raise copy(found)

@@ -930,6 +930,10 @@ class Scheduler:
             return False
         self._counts.retries += 1
         self._calls.add_later(now + delay, call.tag.job.again(call, reply))
+        from mfstore.host.logs import INFO, log  # few requests are tried again
+
+        why = reply.failure or f"HTTP {reply.status}"
+        log(INFO, "s3", "%s of s3://%s/%s again in %.1f s: %s", call.operation, call.bucket, call.key or "", delay, why)
         return True
 
     def _given_up(self, job: Job, call: Call, reply: Reply) -> None:
