@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mfstore.policy.places import Place
     from mfstore.policy.statements import Statement
 
-ROLES = ("writer", "reader", "collector", "auditor", "benchmark")
+ROLES = ("writer", "reader", "signer", "collector", "auditor", "benchmark")
 PARTITIONS = ("aws", "aws-cn", "aws-us-gov")
 """Both as of ``mfstore.policy``, which is not imported for a help text."""
 
@@ -73,6 +73,7 @@ def policy(
     \b
     writer     saves, loads and sets refs: a task
     reader     loads
+    signer     signs what others stored
     collector  runs gc, repair, migrate and verify, and sets holds
     auditor    runs verify, du and doctor, and changes nothing
     benchmark  runs bench

@@ -7,15 +7,27 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mfstore.errors import InvalidKey
-from mfstore.format import audit, collection, description, fragments, holds, latest, progress, quarantine, refs
+from mfstore.format import (
+    audit,
+    collection,
+    description,
+    fragments,
+    holds,
+    latest,
+    progress,
+    quarantine,
+    refs,
+    signatures,
+)
 from mfstore.metaflow.roots.layout import LOG_FOLDER, MAINTENANCE_FOLDER
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 from mfstore.policy.places import Place
 
-Role = Literal["writer", "reader", "collector", "auditor", "benchmark"]
+Role = Literal["writer", "reader", "signer", "collector", "auditor", "benchmark"]
 ROLES: Mapping[Role, str] = {
     "writer": "tasks and programs that save, load and set refs",
     "reader": "who only loads",
+    "signer": "who vouches for what others stored",
     "collector": "who runs gc, repair, migrate and verify, and sets holds",
     "auditor": "who runs verify, du and doctor, and changes nothing",
     "benchmark": "who runs bench",
@@ -136,6 +148,19 @@ def _writer(place: Place) -> Iterator[Statement]:
     yield protection(place)
 
 
+def _signer(place: Place) -> Iterator[Statement]:
+    yield _list(place)
+    yield _read(place)
+    below = "" if place.kind == "store" else f"{STORE_FOLDER}/"
+    yield Statement(
+        "Sign",
+        ("s3:PutObject",),
+        place.objects(f"{below}{signatures.PREFIX}*"),
+        "store signatures beside what they are of",
+        "nothing can be signed",
+    )
+
+
 def _collector(place: Place) -> Iterator[Statement]:
     yield _list(place)
     yield _read(place)
@@ -212,7 +237,8 @@ def _benchmark(place: Place) -> Iterator[Statement]:
 
 
 _of_role = {
-    "reader": _reader, "writer": _writer, "collector": _collector, "auditor": _auditor, "benchmark": _benchmark,
+    "reader": _reader, "writer": _writer, "signer": _signer, "collector": _collector, "auditor": _auditor,
+    "benchmark": _benchmark,
 }  # fmt: skip
 
 
@@ -321,7 +347,7 @@ def _kept_up(place: Place) -> tuple[str, ...]:
 def _deleted(place: Place) -> tuple[str, ...]:
     """What collections and repairs delete."""
     if place.kind == "store":
-        folders = (refs.PREFIX, collection.LISTS, holds.STORE_HOLDS, quarantine.PREFIX)
+        folders = (refs.PREFIX, collection.LISTS, holds.STORE_HOLDS, quarantine.PREFIX, signatures.PREFIX)
         return (*CONTENT, *(f"{folder}*" for folder in folders), PROBES)
     return ("*",)
 

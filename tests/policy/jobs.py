@@ -6,6 +6,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mfstore import errors
 from mfstore.backends.s3.backend import S3Backend
@@ -49,6 +50,7 @@ def fill(rig):
         store.put(list(range(9)), "models/a")
         store.put_bytes(noise(2), ref="models/b")
         rig.loose = store.put_bytes(noise(3))
+        store.sign(rig.loose, key=Ed25519PrivateKey.generate())
         store.put_bytes(noise(4), ref="models/gone")
         del store.refs["models/gone"]
         # A pack of which little is kept: it is rewritten.
@@ -90,6 +92,16 @@ def read(rig):
         assert not store.exists("0" * 64) and store.stat("models/b").size == 500_000
         assert store.diff("models/a", "models/b")
         assert store.refs.holds() == {} and len([*store.keys()]) == store.stats().recipes
+
+
+def sign(rig):
+    """By a ref, and by the first digits of a key, which are looked for; what is absent is told to be so."""
+    private = Ed25519PrivateKey.generate()
+    with rig.open() as store:
+        for name in ("models/a", store.resolve("models/a")[:10]):
+            store.sign(name, key=private)
+        with pytest.raises(errors.NotFound):
+            store.sign("models/none", key=private)
 
 
 def audit(rig):

@@ -79,7 +79,7 @@ def accepted(rig, role, asked):
 
 
 STORE_JOBS = {
-    "writer": jobs.write, "reader": jobs.read, "collector": jobs.collect, "auditor": jobs.audit,
+    "writer": jobs.write, "reader": jobs.read, "signer": jobs.sign, "collector": jobs.collect, "auditor": jobs.audit,
     "benchmark": jobs.bench,
 }  # fmt: skip
 
@@ -231,6 +231,7 @@ def attempts(rig, boto):
         "load": lambda: boto.get_object(Bucket=bucket, Key=f"{below}refs/a"),
         "list": lambda: boto.list_objects_v2(Bucket=bucket, Prefix=f"{below}refs/"),
         "save": put(f"{below}packs/ab/x"),
+        "sign": put(f"{below}signatures/ab/x/y"),
         "set a ref": put(f"{below}refs/b"),
         "bench": put(f"{below}mfstore-bench-1/x"),
         "write the state": put(f"{below}gc/state"),
@@ -272,7 +273,7 @@ COLLECTS = {
     "note what was verified", "quarantine", "delete a ref's object", "delete several", "release a hold",
 }  # fmt: skip
 ALLOWED = {
-    "reader": READS, "auditor": READS, "writer": READS | WRITES, "collector": READS | WRITES | COLLECTS,
+    "reader": READS, "auditor": READS, "signer": READS | {"sign"}, "writer": READS | WRITES, "collector": READS | WRITES | COLLECTS,
     "benchmark": {"bench"},
 }  # fmt: skip
 
@@ -405,6 +406,7 @@ def bench(rig):
 
 STATEMENTS = {
     "reader": {"List": name_refs, "Read": load, "TellAbsentOnRadosgw": look_for_absent},
+    "signer": {"List": name_refs, "Read": load, "Sign": jobs.sign, "TellAbsentOnRadosgw": look_for_absent},
     "writer": {
         "List": save_much, "Read": load, "Write": save, "RemoveProbes": set_ref, "DeleteTogetherOnRadosgw": set_ref,
         "TellAbsentOnRadosgw": save,
