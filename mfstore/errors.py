@@ -14,10 +14,10 @@
     ├── NotAStore (ValueError)        the place exists and is something else
     ├── OutOfSpace (OSError)          disk full or quota reached; the store is intact
     ├── Refused                       would destroy more than was asked for, or cannot be done safely now
+    │   └── NotSigned                 loading was to be of signed things, and this is not signed by one who is trusted
     ├── NotSerializable (TypeError)   an object pickle cannot describe
     ├── NotLoadable                   whole bytes that cannot become an object here: a class or a library is missing
     │   └── UnsafeObject              loading was to be safe, and this would run what is not on the list
-    ├── NotSigned                     loading was to be of signed things, and this is not signed by one who is trusted
     ├── InvalidNote (ValueError)      a note that JSON cannot say, or that is too long
     ├── WrongArgument (TypeError)     an argument of a kind that the call cannot mean
     └── BackendError (OSError)        any other failure of the storage, with its cause
@@ -199,6 +199,12 @@ class Refused(MfstoreError):
     code = "refused"
 
 
+class NotSigned(Refused):
+    """The store was opened with ``trusted=``, and the key is not signed by one of these. Nothing was loaded."""
+
+    code = "not-signed"
+
+
 class NotSerializable(MfstoreError, TypeError):
     """The object cannot be pickled; the message names the path to the part that cannot."""
 
@@ -228,12 +234,6 @@ class UnsafeObject(NotLoadable):
 
     code = "unsafe"
     names: tuple[str, ...] = ()
-
-
-class NotSigned(MfstoreError):
-    """The store was opened with ``trusted=``, and the key is not signed by one of these. Nothing was loaded."""
-
-    code = "not-signed"
 
 
 class InvalidNote(MfstoreError, ValueError):

@@ -27,6 +27,7 @@ from mfstore.errors import (
     NotFound,
     NotLoadable,
     NotSerializable,
+    NotSigned,
     WrongArgument,
 )
 from mfstore.format.digests import BLAKE3, digest_function
@@ -234,7 +235,7 @@ class Cached(Generic[P, R]):
             if entry is None:
                 return False, None
             value = self._store.get(entry.key)
-        except (NotFound, CorruptObject, NotLoadable) as error:
+        except (NotFound, CorruptObject, NotLoadable, NotSigned) as error:
             _warn(f"what is remembered of {self._name} cannot be loaded, so it runs again: {error}")
             return False, None
         self._say(call, "loaded", time.perf_counter() - begin)

@@ -112,7 +112,7 @@ class Deletion:
             if (key := info.key.split("/")[2]) in gone or (info.modified < old and bytes.fromhex(key) not in known)
         }  # fmt: skip
         if doomed:
-            with suppress(Locked):  # it harms nobody
+            with suppress(AccessDenied):  # who may not, or where they are locked: they harm nobody
                 self._delete(doomed)
 
     def look_again(
