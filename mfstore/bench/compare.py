@@ -79,8 +79,7 @@ class Comparison:
     warnings: tuple[str, ...] = ()
     """Those of them by which the figures can hardly be compared: machine, libraries, versions, service."""
     others: tuple[float, float] = (0.0, 0.0)
-    """The share of all cores that other programs kept busy, before and after; 0 where a server on the same machine was
-    measured, which is one of them."""
+    """Of the time of a run, what other programs may have taken from it, before and after."""
 
     @property
     def slower(self) -> bool:
@@ -133,15 +132,23 @@ def _different(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tupl
 
 
 def _others(document: Mapping[str, Any]) -> float:
-    """Of the whole run: a measurement may be too short to tell, and is not what they know of."""
-    run = document["run"]
-    if run.get("kind") == "s3" and on_loopback(run.get("endpoint")):
-        return 0.0
+    """At most, of the whole run: a single measurement may be too short to tell. It is no more than the share of the
+    cores that they kept busy, nor than that of the time in which anybody had to wait for one; nor, where all that is
+    waited for is this process or far away, than that in which this process had to."""
+    run, cells = document["run"], document["cells"]
     cores = (run.get("host") or {}).get("cores") or run.get("cpus") or 1
-    known = [usage for cell in document["cells"] if (usage := cell["usage"]).get("machine") is not None]
+    found = [_share(cells, "machine", cores), _share(cells, "pressure", 1)]
+    if run.get("kind") == "s3" and not on_loopback(run.get("endpoint")):
+        found.append(_share(cells, "waited", 1))
+    return min([share for share in found if share is not None], default=0.0)
+
+
+def _share(cells: Sequence[Mapping[str, Any]], name: str, cores: int) -> float | None:
+    """Of so many cores, over all measurements that tell; of the machine's without this process's own."""
+    known = [cell["usage"] for cell in cells if cell["usage"].get(name) is not None]
     wall = sum(usage["wall"] for usage in known)
-    taken = sum(max(usage["machine"] - usage["cpu"], 0.0) for usage in known)
-    return min(taken / (wall * cores), MOST_TAKEN) if wall else 0.0
+    taken = sum(usage[name] - (usage["cpu"] if name == "machine" else 0.0) for usage in known)
+    return min(max(taken / (wall * cores), 0.0), MOST_TAKEN) if wall else None
 
 
 def _rate(cell: Mapping[str, Any]) -> float:

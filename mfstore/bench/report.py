@@ -385,8 +385,8 @@ def comparison(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Tab
     ]
     if max(found.others) >= TAKEN:
         lines.append(
-            f"other programs kept {found.others[0]:.0%} of the cores busy before and {found.others[1]:.0%} after: what "
-            "that may have cost is allowed for"
+            f"other programs may have taken {found.others[0]:.0%} of the time before and {found.others[1]:.0%} after: "
+            "that is allowed for"
         )
     if UNSURE in words:
         lines.append("unsure: too short to say how much it differs anyway; --repeat or a longer --duration tells")

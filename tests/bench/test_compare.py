@@ -24,7 +24,7 @@ def recorded(path):
     return json.loads(gzip.decompress(path.read_bytes()))
 
 
-def cell(name="get 100 x 1 MiB", rate=200.0, rates=(), slices=(), machine=10.0, cpu=10.0, wall=10.0):
+def cell(name="get 100 x 1 MiB", rate=200.0, rates=(), slices=(), machine=10.0, cpu=10.0, wall=10.0, **usage):
     repeats = None
     if rates:
         known = interval(rates)
@@ -32,7 +32,7 @@ def cell(name="get 100 x 1 MiB", rate=200.0, rates=(), slices=(), machine=10.0, 
     return {
         "name": name, "engine": "native", "objects_per_second": rate, "objects": 100, "repeats": repeats,
         "slices": {"bytes": list(slices), "objects": []}, "latency": {"p50": 1 / rate, "p99": None},
-        "usage": {"cpu": cpu, "machine": machine, "wall": wall},
+        "usage": {"cpu": cpu, "machine": machine, "wall": wall, **usage},
     }  # fmt: skip
 
 
@@ -87,10 +87,11 @@ def test_what_other_programs_took_is_allowed_for():
     assert words(before, document(cell(rates=around(50, 0.02, 10, 1), **shared))) == ["slower"]
     # What was faster although others were about is faster.
     assert words(before, document(cell(rates=around(300, 0.02, 10, 1), **shared))) == ["faster"]
-    # A server on the same machine is one of these programs.
-    near = {"endpoint": "http://127.0.0.1:9000"}
-    first = document(cell(rates=around(200, 0.02, 10), **shared), **near)
-    assert words(first, document(cell(rates=around(100, 0.02, 10, 1), **shared), **near)) == ["slower"]
+    # They took nothing where nobody waited for a CPU. Far away only waiting of this process counts.
+    for known in ({"pressure": 0.1}, {"pressure": 9.0, "waited": 0.1}):
+        assert words(before, document(cell(rates=around(100, 0.02, 10, 1), **shared, **known))) == ["slower"]
+    near = document(cell(rates=around(100, 0.02, 10, 1), **shared, pressure=9.0, waited=0.1), endpoint="http://[::1]")
+    assert words(before, near) == ["same"]
     # Where nobody knows, nothing is allowed for.
     unknown = {"machine": None}
     first = document(cell(rates=around(200, 0.02, 10), **unknown))

@@ -384,16 +384,16 @@ def test_it_asks_before_it_starts(tmp_path):
 def test_operations_that_go_on_for_a_time_and_are_repeated(tmp_path):
     place, out = tmp_path / "place", tmp_path / "out.json"
     done = mfstore(
-        place, "-y", "--duration", "0.5s", "--warm-up", "0.1s", "--repeat", "2", "--size", "4KiB", "--count", "1",
-        "--duplicate", "0", "-o", out, "--rows", tmp_path / "rows.csv.gz",
+        place, "-y", "--duration", "0.3s", "--warm-up", "0.1s", "--repeat", "2", "--size", "4KiB", "--count", "1",
+        "--duplicate", "0", "--operation", "put,get,list,delete,save,load", "-o", out, "--rows", tmp_path / "rows.csv.gz",
     )  # fmt: skip
-    assert "each of 0.6 s" in done.stderr and ", 2 times" in done.stderr
+    assert "each of 0.4 s" in done.stderr and ", 2 times" in done.stderr
     assert "mean, 95 %" in done.stdout and "steady" in done.stdout
     assert list(tmp_path.glob("place/*")) == []
     document = json.loads(out.read_text())
-    assert (document["run"]["duration"], document["run"]["warm_up"], document["run"]["repeat"]) == (0.5, 0.1, 2)
+    assert (document["run"]["duration"], document["run"]["warm_up"], document["run"]["repeat"]) == (0.3, 0.1, 2)
     cells = {cell["operation"]: cell for cell in document["cells"] if cell["scenario"]["layer"] == OBJECTS}
-    assert set(cells) == set(OPERATIONS[OBJECTS])
+    assert set(cells) == {"put", "get", "list", "delete"}
     for operation, cell in cells.items():
         assert len(cell["repeats"]["rates"]) == 2 and cell["repeats"]["failed"] == 0
         assert cell["repeats"]["low"] <= cell["repeats"]["mean"] <= cell["repeats"]["high"]
@@ -401,7 +401,7 @@ def test_operations_that_go_on_for_a_time_and_are_repeated(tmp_path):
         if operation != "delete":
             assert cell["steadiness"]["warm_up"] >= 0.1 or not cell["steadiness"]["thirds"]
     # More than there are of the scenario: new ones are put, and all are read again and again.
-    for operation in ("put", "get", "head"):
+    for operation in ("put", "get"):
         assert cells[operation]["objects"] == cells[operation]["wanted"] > 1
     artifacts = [cell for cell in document["cells"] if cell["scenario"]["layer"] == ARTIFACTS]
     assert {cell["operation"] for cell in artifacts} == {"save", "load"}

@@ -26,7 +26,8 @@ Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 def alone(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The results as if nobody knew of other programs."""
-    cells = [{**cell, "usage": {**cell["usage"], "machine": None}} for cell in document["cells"]]
+    unknown = {"machine": None, "pressure": None, "waited": None}
+    cells = [{**cell, "usage": {**cell["usage"], **unknown}} for cell in document["cells"]]
     return {**document, "cells": cells}
 
 
