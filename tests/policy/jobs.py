@@ -184,6 +184,8 @@ def fill_root(rig):
 
 
 def collect_root(rig):
+    """Holds, collections of runs and of the packed profile's store, taking one back, verifying, and
+    mending what is damaged."""
     policy = RunPolicy(last=1, grace=0.0)
     with opened_root(rig) as root:
         hold_run(root, "Flow/2", new_hold("because"))
@@ -194,7 +196,7 @@ def collect_root(rig):
         for _ in range(2):
             collect_metaflow(root, policy, yes_really=True)
         names = {info.key.split("/")[1] for info in root.backend.list("Flow/") if info.key.endswith("DONE.lock")}
-        assert names == {"2"}
+        assert names == {"2"} and [*root.backend.list("mf.store/recipes/")] == []
         verify_metaflow(root, VerifyOptions("full"))
         blob = next(info.key for info in root.backend.list("Flow/data/"))
         root.backend.put(blob, [b"damaged"])
