@@ -119,6 +119,8 @@ class Symbol(type):
 
     module: str
     name: str
+    ours: bool
+    """Whether mfstore calls it to make a part of an artifact. No pickle can name such a one."""
 
     def __call__(cls, *args: Any, **keywords: Any) -> Any:
         return Made(cls, args, keywords)
@@ -143,10 +145,10 @@ class _Named(metaclass=Symbol):
         return Made(cls, args, keywords, new=True)
 
 
-def symbol(module: str, name: str) -> Symbol:
+def symbol(module: str, name: str, ours: bool = False) -> Symbol:
     """A stand-in for what a module has under a name, which may have dots in it."""
     # No name of a class is all that a pickle may name.
-    return Symbol("symbol", (_Named,), {"__slots__": (), "module": module, "name": name})
+    return Symbol("symbol", (_Named,), {"__slots__": (), "module": module, "name": name, "ours": ours})
 
 
 def called(node: object) -> str:
@@ -156,7 +158,7 @@ def called(node: object) -> str:
 
 def call(module: str, name: str, *args: Any, **keywords: Any) -> Made:
     """What a call of a function makes, for what no pickle says itself."""
-    return Made(symbol(module, name), args, keywords)
+    return Made(symbol(module, name, ours=True), args, keywords)
 
 
 def item_of(node: Any, index: Any) -> Made:

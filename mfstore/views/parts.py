@@ -143,7 +143,7 @@ class ArtifactParts:
         else:
             from mfstore.pickling.safe.loading import SafeEvaluation
 
-            evaluation = SafeEvaluation(self._how.safe, lambda slot: memory.pop(id(slot)), of_views=True)
+            evaluation = SafeEvaluation(self._how.safe, lambda slot: memory.pop(id(slot)))
         return [evaluation.of(node) for node in nodes]
 
     def read(self, slots: Sequence[Slot]) -> dict[int, Any]:

@@ -155,7 +155,7 @@ CALLS = [
 @pytest.fixture(autouse=True)
 def quiet():
     RAN.clear()
-    for module in ("collections", "numpy", "pandas", "pyarrow"):
+    for module in ("collections", "metaflow", "numpy", "pandas", "pyarrow"):
         rule_of(module, "x")  # what is imported at a first use is
     yield
     assert not RAN

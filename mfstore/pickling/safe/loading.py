@@ -146,6 +146,11 @@ def _place(node: Made) -> tuple[str, str] | None:
     return _method(node.function)
 
 
+def _is_ours(function: Any) -> bool:
+    """Whether a view calls it, by its name or as what such a call gives; no pickle does."""
+    return (isinstance(function, Symbol) and function.ours) or (type(function) is Made and _is_ours(function.function))
+
+
 def _check(allow: Allow, root: Any, segments: Sequence[Segment]) -> None:
     """UnsafeObject for what is not made as its rule has it. What it is made from the rules look at."""
     taken: set[int] = set()
@@ -188,16 +193,12 @@ class _Payloads:
 
 
 class SafeEvaluation(Evaluation):
-    """Makes what ``safe_symbols`` has let through. ``of_views``: and what views make of it, by functions that no pickle
-    may name."""
+    """Makes what ``safe_symbols`` has let through, and what views make of that."""
 
-    def __init__(
-        self, allow: Allow, memory: Callable[[Slot], Any], writable: bool = True, of_views: bool = False
-    ) -> None:  # fmt: skip
+    def __init__(self, allow: Allow, memory: Callable[[Slot], Any], writable: bool = True) -> None:
         super().__init__(self._value, memory)
         self._allow = allow
         self._writable = writable
-        self._of_views = of_views
         self._begun: set[int] = set()
 
     def _value(self, module: str, name: str) -> Any:
@@ -206,17 +207,19 @@ class SafeEvaluation(Evaluation):
         if f"{module}.{name}" in self._allow.names:
             return self._allow.find(module, name)
         rule = rule_of(module, name)
-        if rule is None and self._of_views:
-            return value_of(module, name)()
         if rule is None or rule.value is None:
             raise unsafe([f"{module}.{name}"])
         return rule.value()
 
     def _make(self, node: Made) -> Generator[Any, Any, Any]:
+        if _is_ours(node.function):
+            if isinstance(node.function, Symbol):
+                self._known[id(node.function)] = value_of(node.function.module, node.function.name)()
+            return (yield from super()._make(node))
         place = _place(node)
         if place is None:
             raise UnsafeObject("it calls what it has made itself", hint="No data needs that")
-        if ".".join(place) in self._allow.names or (self._of_views and rule_of(*place) is None):
+        if ".".join(place) in self._allow.names:
             return (yield from super()._make(node))
         if place in _MAKERS:
             return (yield from self._make_listed(place, node))
