@@ -24,7 +24,7 @@ $(INSTALLED): $(BUILT_FROM) | system venv
 	@$(RUN) -m compileall -q mfstore metaflow_extensions
 	@touch $@
 
-.PHONY: demo test test-newest wheel-test check check-fast soak bench bench-core bench-index bench-instructions bench-s3 bench-metaflow show-gc golden docs pictures fuzz wheels system system-test venv clean
+.PHONY: demo man test test-newest wheel-test check check-fast soak bench bench-core bench-index bench-instructions bench-s3 bench-metaflow show-gc golden docs pictures fuzz wheels system system-test venv clean
 
 demo: $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[demo]'
@@ -159,6 +159,10 @@ show-gc: system $(INSTALLED)
 # A store written by this version, to be read for ever: run once per release, never over an existing one.
 golden: $(INSTALLED)
 	$(RUN) -m tests.golden.write
+
+# Manual pages of the commands: man -l build/man/man1/mfstore-gc.1.
+man: $(INSTALLED)
+	$(RUN) -m mfstore.cli.manual build/man/man1
 
 # The guides and the reference of the public names, as pages: build/site/index.html.
 docs: $(INSTALLED)

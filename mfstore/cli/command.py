@@ -38,14 +38,19 @@ class CommandGroup(click.Group):
         write_exits(ctx, formatter)
 
 
-def write_options(command: click.Command, context: click.Context, formatter: click.HelpFormatter) -> None:
-    """The options of ``command``, in sections."""
+def sections_of(command: click.Command, context: click.Context) -> dict[str, list[tuple[str, str]]]:
+    """The options of ``command`` and what their help says, by section."""
     sections: dict[str, list[tuple[str, str]]] = {"Options": []}
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
         if record is not None:
             sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
-    for name, records in sections.items():
+    return sections
+
+
+def write_options(command: click.Command, context: click.Context, formatter: click.HelpFormatter) -> None:
+    """Write the options of ``command``, in sections."""
+    for name, records in sections_of(command, context).items():
         with formatter.section(name):
             formatter.write_dl(records)
 
