@@ -144,6 +144,8 @@ def proposed(
 
 
 def _unknown(name: str, question: str, error: MfstoreError) -> Finding:
+    if isinstance(error, AccessDenied) and not error.rights and error.status is not None:
+        return Finding(name, "not known: the credentials are not accepted", "refused")
     if isinstance(error, AccessDenied):
         action = OPERATIONS[question][0].action
         return Finding(name, f"may not be asked ({action})", "refused", facts={"missing": action})

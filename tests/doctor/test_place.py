@@ -11,6 +11,7 @@ import pytest
 import mfstore
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.doctor import trial
+from mfstore.doctor.connection import asked
 from mfstore.doctor.findings import document
 from mfstore.doctor.place import sections
 from mfstore.doctor.tried import SCRATCH
@@ -18,6 +19,7 @@ from mfstore.testing import FaultProxy, NetworkFault
 from mfstore.testing.actions import Status, access_denied
 from tests.backends.test_s3 import options
 from tests.rigs.metaflow_trees import task, upload
+from tests.rigs.proxies import Proxy
 from tests.servers.base import boto_client
 
 READ = ("s3:GetObject", "s3:ListBucket")
@@ -225,6 +227,11 @@ def test_tls_is_looked_at(place, radosgw):
     found = place.doctor(endpoint_url=radosgw.https_url, verify=radosgw.ca_file)
     assert found["connection"]["TLS"]["facts"]["version"].startswith("TLSv1.")
     assert found["connection"]["TLS"]["facts"]["expires"] > 0
+    answer = asked(radosgw.https_url, radosgw.ca_file)
+    with Proxy("http") as proxy:
+        through = asked(radosgw.https_url, radosgw.ca_file, proxy.url("me:secret@"))
+        assert b"Proxy-Authorization: Basic bWU6c2VjcmV0" in proxy.tunnels[0].head
+    assert (through.tls, through.expires, through.error) == (answer.tls, answer.expires, "")
     refused = place.doctor(endpoint_url=radosgw.https_url)
     assert refused["connection"]["connection"]["state"] == "broken"
 

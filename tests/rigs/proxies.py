@@ -96,7 +96,7 @@ class Proxy:
         while not head.endswith(b"\r\n\r\n"):
             head += exactly(client, 1)
         method, place, version = head.split(b"\r\n")[0].decode().split(" ")
-        assert (method, version) == ("CONNECT", "HTTP/1.1")
+        assert method == "CONNECT" and version in ("HTTP/1.0", "HTTP/1.1")  # the former is http.client's
         host, _, port = place.rpartition(":")
         self.tunnels.append(Tunnel(host, int(port), head=head))
         if self.answer is not None:

@@ -11,6 +11,7 @@ from mfstore.s3.aws import rights
 from mfstore.s3.aws.errors import problem
 from mfstore.s3.aws.rights import ACTIONS, OPERATIONS, Right, needed
 from mfstore.s3.calls import Call, Options, Reply
+from mfstore.s3.datatools.exceptions import converted
 
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd"
 KMS = Options({"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": KEY})
@@ -147,6 +148,12 @@ def test_refused_reads_may_be_of_what_is_absent():
     text = f"{USER} is not authorized to perform: s3:ListBucket on resource: &quot;{BUCKET}&quot; because …"
     error = refused(Call("GetObject", "b", "some/k"), text)
     assert error.rights == (("s3:ListBucket", BUCKET),) and "the key is absent" in error.hint
+
+
+def test_metaflows_errors_say_it_too():
+    error = refused(Call("PutObject", "b", "some/k"))
+    found = converted(error)
+    assert (found.operation, found.rights, str(found)) == (error.operation, error.rights, str(error))
 
 
 def test_words_that_say_nothing_are_not_repeated():
