@@ -6,6 +6,8 @@ each statement on radosgw, by one operation.
 """
 
 import json
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
@@ -147,6 +149,20 @@ def test_a_flow_runs_by_the_policy_of_a_writer_and_who_reads_finds_it(rig):
     if not packed:
         rig.become(rig.document("reader"))
         assert rig.flows().read(f"Granted/{rig.run_id}")
+        rig.become(rig.document("collector"))
+        done = migrated(rig, "packed")["executed"]
+        assert done["artifacts"] and not done["failures"], done
+
+
+def migrated(rig, profile):
+    """What a migration of the root has done: in a process of its own, for which Metaflow's settings are read anew."""
+    command = ["migrate", "--metaflow", rig.url, "--to", profile, "--execute", "--idle", "0", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mfstore", *command], env=rig.flows().environment(), capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("rig", ["locked"], indirect=True)
