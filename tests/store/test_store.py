@@ -749,7 +749,7 @@ def test_asynchronous_methods(store, tmp_path):
     assert [obj for _, obj in store.get_many(keys)] == [[n] for n in range(20)]
 
 
-NO_IO = {"close", "handle", "cache"}
+NO_IO = {"close", "handle", "cache", "metrics"}
 
 
 @pytest.mark.parametrize("name", [name for name, _ in inspect.getmembers(mfstore.Store, inspect.isfunction)])
