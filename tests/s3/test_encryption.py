@@ -10,6 +10,7 @@ from metaflow import metaflow_config
 from metaflow.plugins.datatools.s3 import s3 as metaflow_s3
 
 import mfstore
+from mfstore import errors
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.metaflow.packed.bucket import StoreInBucket
 from mfstore.metaflow.stock.blob_storage import NewBlob
@@ -22,6 +23,7 @@ from mfstore.s3.transfers import uploads
 from mfstore.testing import FaultProxy
 from tests.rigs.command_line import mfstore as command
 from tests.rigs.s3_cases import environment_of
+from tests.servers.radosgw import KMS_KEY
 
 KEY = "arn:aws:kms:us-east-1:000000000000:key/one"
 HEADER = "x-amz-server-side-encryption"
@@ -151,6 +153,38 @@ def test_whoever_says_it(proxy, bucket, monkeypatch, tmp_path, way):
         work = lambda: (work_of_metaflow(url), work_of_datatools(f"{url}/data"))  # noqa: E731
     work()
     assert len(said(proxy)) >= 3 and [one for one in said(proxy) if one != found] == []
+
+
+def test_what_a_service_encrypts_is_read_back(radosgw, monkeypatch):
+    for name, value in environment_of(radosgw).items():
+        monkeypatch.setenv(name, value)
+    bucket = radosgw.create_bucket(f"test-{uuid.uuid4().hex[:20]}")
+    table = np.random.default_rng(0).random(300_000)
+    monkeypatch.setattr(uploads, "LONGEST_SINGLE_PUT", 1 << 20)
+    url = f"s3://{bucket}/store"
+    with mfstore.open(url, kms_key=KMS_KEY) as store:
+        store.save({"table": table, "small": [1]}, ref="models/a")
+        store.put(2, ref="models/a")
+        assert store.verify("full").clean  # which notes what it read
+    with mfstore.open(url) as plain:  # whoever reads need not know of it
+        assert plain.get("models/a") == 2
+        assert np.array_equal(plain.load(plain.resolve("models/a@1"))["table"], table)
+        first = next(iter(plain.backend.list("packs/"))).key
+        plain.backend.copy(first, "copy")  # which this service does not do itself where anything is encrypted
+        assert plain.backend.copy_many([(first, "copies"), ("none", "x")]) == [True, False]
+        assert plain.backend.get("copies") == plain.backend.get(first)
+    with BulkClient(bucket) as client:
+        heads = list(client.head_many([entry.key for entry in client.list()]))
+    assert len(heads) >= 5
+    assert {(one.encryption, one.headers.get(f"{HEADER}-aws-kms-key-id")) for one in heads} == {("aws:kms", KMS_KEY)}
+
+
+def test_a_key_that_the_service_does_not_have(radosgw, monkeypatch):
+    for name, value in environment_of(radosgw).items():
+        monkeypatch.setenv(name, value)
+    bucket = radosgw.create_bucket(f"test-{uuid.uuid4().hex[:20]}")
+    with pytest.raises(errors.MfstoreError):
+        mfstore.open(f"s3://{bucket}/store", kms_key="none").put(1, ref="a")
 
 
 def test_what_is_said_of_one_object_counts_before_the_client(proxy, bucket):

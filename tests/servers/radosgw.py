@@ -87,8 +87,13 @@ rgw_enable_gc_threads = true
 rgw_gc_obj_min_wait = 5
 rgw_gc_processor_period = 5
 rgw_gc_processor_max_time = 5
+rgw_crypt_require_ssl = false
+rgw_crypt_s3_kms_backend = testing
+rgw_crypt_s3_kms_encryption_keys = {kms_key}={kms_secret}
 """
 
+KMS_KEY = "key-of-the-tests"
+"""The id of a key that the gateway keeps itself."""
 KEYRING = {
     "mon.": {"mon": "allow *"},
     "client.admin": {"mon": "allow *", "osd": "allow *", "mgr": "allow *"},
@@ -139,6 +144,8 @@ class Radosgw(Server):
                 memory=self.memory,
                 threads=self.threads,
                 classes=_classes(),
+                kms_key=KMS_KEY,
+                kms_secret=base64.b64encode(bytes(32)).decode(),
             )
         )
         self._write_keyring()

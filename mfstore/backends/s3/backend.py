@@ -316,8 +316,7 @@ class S3Backend(Backend):
                 raise Conflict("an object was removed that this operation relied on", key=key, backend=self.url)
             if outcome.error is not None:
                 # Some policies allow no copies, some services do not know them.
-                found = self._one(key, self._get(0, key))
-                self._all(iter((self._put(0, key, [found.data], found.metadata, put_again(found.headers)),)))
+                self._copy_through_here(key, key)
             self.aging.discard(key)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
@@ -490,6 +489,8 @@ class S3Backend(Backend):
     def copy(self, source: str, target: str) -> None:
         try:
             self._transfers.one(self._copy(source, target))
+        except Unsupported:
+            self._copy_through_here(source, target)
         except MfstoreError as error:
             self._relocate(error)
             raise
@@ -498,11 +499,20 @@ class S3Backend(Backend):
         """``copy`` of each (source, target), many at a time; False for each source that is not there."""
         answers = []
         jobs = jobs_of(pairs, lambda index, pair: self._copy(pair[0], pair[1], index))
-        for (source, _), outcome in zip(pairs, self._transfers.run(jobs, ordered=True), strict=True):
+        for (source, target), outcome in zip(pairs, list(self._transfers.run(jobs, ordered=True)), strict=True):
+            if isinstance(outcome.error, Unsupported):
+                self._copy_through_here(source, target)
+                answers.append(True)
+                continue
             if outcome.error is not None and not isinstance(outcome.error, NotFound):
                 raise self._located(outcome.error, source)
             answers.append(outcome.error is None)
         return answers
+
+    def _copy_through_here(self, source: str, target: str) -> None:
+        """Copy where the service does not: radosgw 16 copies nothing that is encrypted."""
+        found = self._one(source, self._get(0, source))
+        self._all(iter((self._put(0, target, [found.data], found.metadata, put_again(found.headers)),)))
 
     def _copy(self, source: str, target: str, index: int = 0) -> Job:
         return CopyJob(
