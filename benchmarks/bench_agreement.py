@@ -35,10 +35,9 @@ from botocore.credentials import Credentials
 
 from tests.servers import Radosgw, boto_client
 
-SIZES = {4 << 10: (1200, 0.05), 1 << 20: (200, 0.4), 16 << 20: (48, 2.5)}
-"""Bytes: objects of a measurement, and seconds that the relay holds an answer back."""
-SECONDS = 5
-"""Of a measurement with wrk, which knows no number of requests."""
+SIZES = {4 << 10: (800, 0.05, 6), 1 << 20: (160, 0.4, 6), 16 << 20: (32, 2.5, 20)}
+"""Bytes: objects that s5cmd moves and that the others have; seconds that the relay holds an answer back; seconds that
+mfstore and wrk measure."""
 BUCKET = "agreement"
 
 
@@ -98,23 +97,23 @@ def far(server, delay):
         process.join()
 
 
-def mfstore(server, size, count, concurrency, engine_of="native"):
+def mfstore(server, size, count, concurrency, seconds):
     """Objects per second by operation."""
     command = [
         sys.executable, "-m", "mfstore", "bench", f"s3://{BUCKET}/mfstore", "--endpoint-url", server.url, "--yes",
         "--json", "--operation", "put,get", "--size", str(size), "--count", str(count), "--concurrency",
-        str(concurrency), "--seconds", "300", "--engine", engine_of,
+        str(concurrency), "--duration", f"{seconds}s",
     ]  # fmt: skip
     document = json.loads(_run(command, server))
     found = {}
     for cell in document["cells"]:
         if cell["scenario"]["layer"] == "objects":
-            assert cell["failed"] == 0 and cell["objects"] == count
-            found[cell["operation"]] = cell["objects"] / cell["seconds"]
+            assert cell["failed"] == 0
+            found[cell["operation"]] = cell["objects_per_second"]
     return found
 
 
-def s5cmd(server, size, count, concurrency):
+def s5cmd(server, size, count, concurrency, seconds):
     """Likewise."""
     found = {}
     base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
@@ -122,8 +121,8 @@ def s5cmd(server, size, count, concurrency):
         source, target = Path(folder, "source"), Path(folder, "target")
         target.mkdir()
         source.write_bytes(os.urandom(size))
-        puts = [f"cp {source} s3://{BUCKET}/s5cmd/{number}" for number in range(count)]
-        gets = [f"cp s3://{BUCKET}/s5cmd/{number} {target}/{number % 64}" for number in range(count)]
+        puts = [f"cp {source} s3://{BUCKET}/s5cmd/{number}" for number in range(4 * count)]
+        gets = [f"cp s3://{BUCKET}/s5cmd/{number} {target}/{number % 64}" for number in range(4 * count)]
         for operation, lines in (("put", puts), ("get", gets)):
             listed = Path(folder, operation)
             listed.write_text("\n".join(lines))
@@ -148,12 +147,12 @@ request = function() at = at + 1 return requests[(at - 1) %% #requests + 1] end
 """
 
 
-def wrk(server, size, count, concurrency):
+def wrk(server, size, count, concurrency, seconds):
     """Likewise, for some seconds. One thread, whose keys are all different until all were taken."""
     body = os.urandom(size)
     hashes = {"PUT": hashlib.sha256(body).hexdigest(), "GET": hashlib.sha256(b"").hexdigest()}
     found = {}
-    names = [f"wrk/{number}" for number in range(count)]
+    names = [f"wrk/{number}" for number in range(4 * count)]
     with tempfile.TemporaryDirectory() as folder:
         blob = Path(folder, "body")
         blob.write_bytes(body)
@@ -164,7 +163,7 @@ def wrk(server, size, count, concurrency):
                 "listed": listed, "method": method, "host": server.url.removeprefix("http://"),
                 "body": f'io.open("{blob}", "rb"):read("*a")' if method == "PUT" else "nil",
             })  # fmt: skip
-            text = _run(["wrk", "-t1", f"-c{concurrency}", f"-d{SECONDS}s", "--timeout", "60s", "-s", str(script),
+            text = _run(["wrk", "-t1", f"-c{concurrency}", f"-d{seconds}s", "--timeout", "60s", "-s", str(script),
                          server.url], server)  # fmt: skip
             assert "Non-2xx" not in text and "Socket errors" not in text, text
             found[operation] = float(re.search(r"Requests/sec:\s+([0-9.]+)", text)[1])
@@ -221,12 +220,12 @@ def main():
         server.create_bucket(BUCKET)
         for size in chosen.sizes:
             rates, ratios = {}, {}
-            count, delay = SIZES[size]
+            count, delay, seconds = SIZES[size]
             for turn in range(chosen.rounds):
                 # Who goes first changes: the machine warms up, and others use it too.
                 programs = [mfstore, s5cmd, wrk] if turn % 2 == 0 else [wrk, s5cmd, mfstore]
                 with far(server, 0 if chosen.near else delay) as place:
-                    found = {one.__name__: one(place, size, count, chosen.concurrency) for one in programs}
+                    found = {one.__name__: one(place, size, count, chosen.concurrency, seconds) for one in programs}
                 for name, by_operation in found.items():
                     for operation, rate in by_operation.items():
                         rates.setdefault((operation, name), []).append(rate)
