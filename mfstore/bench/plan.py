@@ -101,19 +101,24 @@ class BenchPlan:
     pass over the objects."""
     repeat: int = 1
     """All steps are done so often, one after the other: what changes with time meets all scenarios alike."""
+    clients: int = 1
+    """So many machines do all of it at the same time, but share the operations of a mix."""
 
     @property
     def forecast(self) -> Forecast:
         """Of the whole run, with the look at the place before and after it."""
         total = AROUND
         for step in self.steps * self.repeat:
-            total += step.forecast
+            shared = step.operation == MIXED
+            for _ in range(1 if shared else self.clients):
+                total += step.forecast
         return total
 
     @property
     def peak(self) -> int:
         """Bytes stored at once, at most."""
-        return max((_stored_at_once(step.scenario, self.lasting) for step in self.steps), default=0)
+        most = max((_stored_at_once(step.scenario, self.lasting) for step in self.steps), default=0)
+        return most * self.clients
 
 
 _AROUND = {
@@ -130,10 +135,10 @@ AROUND = Forecast(_AROUND, _AROUND, 16, 16)
 looking for what is left, after."""
 
 
-def plan(scenarios: Iterable[Scenario], *, lasting: bool = False, repeat: int = 1) -> BenchPlan:
+def plan(scenarios: Iterable[Scenario], *, lasting: bool = False, repeat: int = 1, clients: int = 1) -> BenchPlan:
     """What running the scenarios takes, on S3: elsewhere requests cost nothing, bytes are the same."""
     steps = tuple(step for number, scenario in enumerate(scenarios) for step in _steps(number, scenario))
-    return BenchPlan(steps, lasting, repeat)
+    return BenchPlan(steps, lasting, repeat, clients)
 
 
 def _steps(number: int, scenario: Scenario) -> Iterable[Step]:

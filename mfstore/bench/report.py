@@ -33,6 +33,7 @@ def plan_lines(plan: BenchPlan, prices: Prices, settings: RunSettings, *, s3: bo
     measured = sum(step.measured for step in plan.steps)
     often, limit = plan.repeat, settings.limit
     turns = f", {often} times" if often > 1 else ""
+    turns += f", by {plan.clients} machines at once" if plan.clients > 1 else ""
     if plan.lasting:
         each = limit * len({(step.number, step.operation) for step in plan.steps if step.operation != "delete"})
         lines = [

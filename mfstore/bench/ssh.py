@@ -15,7 +15,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 
 from mfstore.bench.clients import ClientReport, ClientRequest, decode_report, decode_request, encode, take_part
-from mfstore.errors import BackendError, MfstoreError, Unsupported
+from mfstore.errors import BackendError, InvalidKey, MfstoreError, Unsupported
 
 GRACE = 20.0
 """Seconds for a client to end when it was told to."""
@@ -23,8 +23,10 @@ GRACE = 20.0
 
 def over_ssh(hosts: Sequence[str], request: ClientRequest, ssh: str, program: str) -> list[ClientReport]:
     """Have all hosts measure, and gather what they found, in the order of the hosts. BackendError when one is lost: the
-    others are stopped then, and nothing of what was measured is told."""
+    others are stopped then, and nothing of what was measured is told. InvalidKey for what is no host."""
     words = [*shlex.split(ssh)]
+    if odd := [host for host in hosts if host.startswith("-")]:
+        raise InvalidKey("a host is a name, not an option of ssh", found=odd[0], hint="Options go into --ssh")
     found: SimpleQueue[tuple[int, str, str, int]] = SimpleQueue()
     clients: list[tuple[subprocess.Popen[str], threading.Thread]] = []
     reports: dict[int, ClientReport] = {}

@@ -202,6 +202,14 @@ def _refusals(found: Evidence) -> Verdict | None:
     return None
 
 
+def _paced(found: Evidence) -> Verdict | None:
+    """An open loop asks for no more than it was told to."""
+    pace = found.cell.pace
+    if pace is None or not pace.reached:
+        return None
+    return Verdict("rate", f"{pace.rate:g}/s were asked for and done", "A higher --rate, until it is not reached")
+
+
 def _too_short(found: Evidence) -> Verdict | None:
     """Nothing can be said."""
     if found.cell.seconds >= SHORT_RUN:
@@ -440,8 +448,8 @@ def _rest(found: Evidence) -> Verdict:
 
 
 LOOKS: tuple[Look, ...] = (
-    _refusals, _too_short, _quota, _all_cores, _one_core, _ceiling, _scaling, _ramp, _empty_request, _one_at_a_time,
-    _others, _memory, _rest,
+    _refusals, _paced, _too_short, _quota, _all_cores, _one_core, _ceiling, _scaling, _ramp, _empty_request,
+    _one_at_a_time, _others, _memory, _rest,
 )  # fmt: skip
 """Strongest first; the last always finds something."""
 

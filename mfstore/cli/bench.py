@@ -280,7 +280,7 @@ def _measure(
         raise InvalidKey(
             "no scenario is left to measure", found=match and repr(match), hint="Loosen --match, --operation"
         )
-    plan = plans.plan(found, lasting=duration is not None, repeat=repeat)
+    plan = plans.plan(found, lasting=duration is not None, repeat=repeat, clients=len(clients or ()) or tasks or 1)
     settings = RunSettings(seed, seconds, lasting)
     prices = plans.Prices(price_put, price_get, price_gb)
     _announce(target, plan, prices, settings, as_json, names=only_plan)
@@ -294,7 +294,7 @@ def _measure(
         from mfstore.bench.clients import ClientRequest
 
         request = ClientRequest(
-            url, target.name, tuple(found), seed, seconds, 0, len(clients or ()) or tasks or 1, lasting, repeat, options
+            url, target.name, tuple(found), seed, seconds, 0, plan.clients, lasting, repeat, options
         )  # fmt: skip
         by_machines = partial(_by_machines, request, plan, clients, ssh, program, decorators)
     results, ended = _run(

@@ -263,6 +263,18 @@ def test_what_several_machines_cannot_do(tmp_path, more):
     mfstore(str(tmp_path), "--yes", "--clients", "a,b", *more, code=(1, 2))
 
 
+def test_the_plan_is_of_all_machines():
+    alone, three = plan([SCENARIO]), plan([SCENARIO], clients=3)
+    assert three.peak == 3 * alone.peak and three.forecast.sent - 16 == 3 * (alone.forecast.sent - 16)
+    pool = mixed([SCENARIO], Mix((("put", 1),), 100))
+    assert plan(pool, clients=3).forecast.sent - plan(pool).forecast.sent == 2 * plan(pool).steps[0].forecast.sent
+
+
+def test_a_host_is_no_option(tmp_path):
+    done = mfstore(str(tmp_path / "x"), *SIZES, "--clients", "a,-oProxyCommand=touch", code=1)
+    assert "not an option of ssh" in done.stderr
+
+
 @pytest.mark.flow
 @pytest.mark.timeout(1200)
 def test_two_tasks_of_metaflow(tmp_path):

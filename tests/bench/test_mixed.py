@@ -242,6 +242,14 @@ def test_a_mix_in_a_directory(tmp_path):
     assert not (tmp_path / "place").exists()
 
 
+def test_a_rate_that_is_not_reached_is_no_success(tmp_path):
+    done = mfstore(
+        str(tmp_path), "--rate", "100000/s", "--total", "3000", "--size", "4KiB", "--count", "10", "--concurrency", "1",
+        "--yes", code=1,
+    )  # fmt: skip
+    assert "NOT REACHED" in done.stdout and ("rate was not reached" in done.stderr or "failed" in done.stderr)
+
+
 @pytest.mark.server
 def test_one_stall_of_a_server_in_an_open_and_in_a_closed_loop(cloud, unhedged):  # noqa: F811
     """One thread; one request hangs for two seconds. The schedule has 100 requests in that time, and each waits."""
