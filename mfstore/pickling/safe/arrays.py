@@ -11,14 +11,14 @@ import math
 import re
 from typing import Any
 
-from mfstore.pickling.safe.plain import are, called
+from mfstore.pickling.safe.plain import are, called, is_memory
 from mfstore.pickling.safe.rules import NO_STATE, Given, Rule, check, growing, value_of, whole
 
 _TYPE = re.compile(r"[biufcSUVMmO]\d{0,9}", re.ASCII)
 _UNITS = frozenset(("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "generic"))
 _ALIGNED = 0x80
-_MOST_EMPTY = 1 << 20
-"""Items that have no bytes."""
+MOST_EMPTY = 1 << 20
+"""Items that have no bytes, or columns and values that take none."""
 _SCALARS = (
     "bool", "bool_", "int8", "int16", "int32", "int64", "intc", "int_", "longlong", "uint8", "uint16", "uint32",
     "uint64", "uintc", "uint", "ulonglong", "float16", "float32", "float64", "longdouble", "float128", "complex64",
@@ -40,6 +40,7 @@ def dtype_of(given: Given) -> Any:
     check(are((bool, int), flags), "numpy.dtype", "no flags")
     if letter is np.record:
         made = _dtype(np, "V", given.state)
+        check(made.names is not None, "numpy.dtype", "a record without fields")
         return np.dtype((np.record, made))
     check(type(letter) is str and _TYPE.fullmatch(letter), "numpy.dtype", f"type {letter!r:.40}")
     return _dtype(np, letter, given.state)
@@ -120,7 +121,7 @@ def _holds_bytes(np: Any, dtype: Any, name: str) -> None:
 def _size_of(np: Any, dtype: Any, shape: tuple[int, ...], size: int, name: str) -> None:
     """The bytes are those of such an array."""
     check(math.prod(shape) * dtype.itemsize == size, name, "its size is not that of its shape")
-    check(dtype.itemsize or math.prod(shape) <= _MOST_EMPTY, name, "its shape")
+    check(dtype.itemsize or math.prod(shape) <= MOST_EMPTY, name, "its shape")
 
 
 def _from_buffer(given: Given) -> Any:
@@ -130,18 +131,9 @@ def _from_buffer(given: Given) -> Any:
     _holds_bytes(np, dtype, name)
     shape = _shape(shape, name)
     check(order in ("C", "F"), name, "its order")
-    check(_is_buffer(data), name, "no bytes")
+    check(is_memory(data), name, "no bytes")
     _size_of(np, dtype, shape, memoryview(data).nbytes, name)
     return np.frombuffer(data, dtype).reshape(shape, order=order)
-
-
-def _is_buffer(data: Any) -> bool:
-    """Memory of a segment, whatever class it has."""
-    try:
-        memoryview(data)
-    except TypeError:
-        return False
-    return True
 
 
 def _zeros(given: Given) -> Any:

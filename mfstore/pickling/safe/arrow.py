@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from mfstore.pickling.safe.plain import are, called
+from mfstore.pickling.safe.plain import are, called, is_memory
 from mfstore.pickling.safe.rules import Given, Rule, check, whole
 
 _MOST_BITS = 1 << 31
+_MOST_CODES = 128
+_UNIONS = ("union", "sparse_union", "dense_union")
 
 
 def _pa() -> Any:
@@ -35,20 +37,31 @@ def _made_by(name: str) -> Rule:
     def make(given: Given) -> Any:
         args = called(given, f"pyarrow.{name}", 0, 8)
         check(all(map(_is_simple, args)), f"pyarrow.{name}", "its arguments")
+        if name in _UNIONS:
+            check(len(args) < 2 or _are_codes(args), f"pyarrow.{name}", "its codes")
+        if name == "binary":
+            check(not args or args[0] == -1 or _is_length(args[0]), "pyarrow.binary", "its length")
         return getattr(_pa().lib if hasattr(_pa().lib, name) else _pa(), name)(*args)
 
     return whole(make)
 
 
+def _are_codes(args: tuple[Any, ...]) -> bool:
+    """Whether the codes of a union are one for each of its fields: Arrow writes to where they say."""
+    fields, *_, codes = args
+    if codes is None:
+        return True
+    counted = type(codes) in (list, tuple) and are(int, codes) and len({*codes}) == len(codes) == len(fields)
+    return counted and all(0 <= code < _MOST_CODES for code in codes)
+
+
+def _is_length(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _MOST_BITS
+
+
 def _buffer(given: Given) -> Any:
     (data,) = called(given, "pyarrow.Buffer", 1, 1)
-    check(
-        isinstance(data, (bytes, bytearray))
-        or type(data).__module__.startswith("mfstore.")
-        or isinstance(data, memoryview),
-        "pyarrow.Buffer",
-        "no bytes",
-    )
+    check(is_memory(data), "pyarrow.Buffer", "no bytes")
     return _pa().py_buffer(data)
 
 

@@ -9,8 +9,12 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+from mfstore.pickling.safe.arrays import MOST_EMPTY
 from mfstore.pickling.safe.plain import are, called
 from mfstore.pickling.safe.rules import Given, Rule, check, value_of, whole
+
+_MOST_OF_RANGE = 1 << 27
+"""Values of a range that pandas may write out: a gigabyte."""
 
 
 def _pd() -> Any:
@@ -76,6 +80,7 @@ def _categories(given: Given) -> Any:
     state = _state(given, "pandas.CategoricalDtype", "categories", "ordered")
     categories, ordered = state.get("categories"), state.get("ordered", False)
     check(categories is None or isinstance(categories, pd.Index), "pandas.CategoricalDtype", "its categories")
+    check(categories is None or _is_held(categories), "pandas.CategoricalDtype", "categories without end")
     check(ordered is None or type(ordered) is bool, "pandas.CategoricalDtype", "its order")
     return pd.CategoricalDtype(categories, ordered)
 
@@ -245,7 +250,7 @@ def _interval_array(given: Given) -> Any:
     check(state.keys() <= {"_left", "_right", "_dtype"}, name, "its state")
     left, right = state.get("_left"), state.get("_right")
     kinds = pd.Index, pd.api.extensions.ExtensionArray, _np().ndarray
-    check(isinstance(left, kinds) and isinstance(right, kinds), name, "its ends")
+    check(all(isinstance(end, kinds) and _is_held(end) for end in (left, right)), name, "its ends")
     closed = getattr(state.get("_dtype"), "closed", None)
     check(closed in ("left", "right", "both", "neither"), name, "its sides")
     return pd.arrays.IntervalArray.from_arrays(left, right, closed)
@@ -267,8 +272,16 @@ def _index(given: Given) -> Any:
         return _multi_index(parts)
     check(any(kind is one for one in (pd.Index, pd.CategoricalIndex, pd.PeriodIndex)), "pandas.Index", "its class")
     check(parts.keys() <= {"data", "name", "dtype"} and _is_array(parts.get("data")), "pandas.Index", "no array")
+    dtype = parts.get("dtype")
+    types = type(None), _np().dtype, pd.api.extensions.ExtensionDtype
+    check(isinstance(dtype, types), "pandas.Index", "its type")
     rebuild: Any = value_of("pandas.core.indexes.base", "_new_Index")()
     return rebuild(kind, parts)
+
+
+def _is_held(values: Any) -> bool:
+    """Whether all of its values are there, or few: a range has any number of them in no memory until somebody looks."""
+    return not isinstance(values, _pd().RangeIndex) or len(values) <= _MOST_OF_RANGE
 
 
 def _multi_index(parts: dict[str, Any]) -> Any:
@@ -279,6 +292,7 @@ def _multi_index(parts: dict[str, Any]) -> Any:
     levels, codes = parts["levels"], parts["codes"]
     check(type(levels) in (list, tuple) and type(codes) in (list, tuple), "pandas.MultiIndex", "its levels")
     check(all(isinstance(level, pd.Index) for level in levels), "pandas.MultiIndex", "its levels")
+    check(all(map(_is_held, levels)), "pandas.MultiIndex", "levels without end")
     check(all(type(one) is np.ndarray and one.dtype.kind == "i" for one in codes), "pandas.MultiIndex", "its codes")
     order = parts.get("sortorder")
     check(order is None or type(order) is int, "pandas.MultiIndex", "its order")
@@ -306,7 +320,7 @@ def _interval_index(given: Given) -> Any:
     check(kind is pd.IntervalIndex and type(parts) is dict, "pandas.IntervalIndex", "its class")
     check(parts.keys() <= {"left", "right", "closed", "name"}, "pandas.IntervalIndex", "its parts")
     ends = parts.get("left"), parts.get("right")
-    check(all(isinstance(end, pd.Index) for end in ends), "pandas.IntervalIndex", "its ends")
+    check(all(isinstance(end, pd.Index) and _is_held(end) for end in ends), "pandas.IntervalIndex", "its ends")
     check(parts.get("closed") in ("left", "right", "both", "neither"), "pandas.IntervalIndex", "its sides")
     return pd.IntervalIndex.from_arrays(**parts)
 
@@ -339,13 +353,13 @@ def _manager(given: Given) -> Any:
     kind: Any = value_of("pandas.core.internals.blocks", "Block")()
     width, length = map(len, axes)
     taken = []
+    check(length or width <= MOST_EMPTY, name, "columns without end")
     for block in blocks:
         check(isinstance(block, kind), name, "its blocks")
-        places = block.mgr_locs.as_array
-        shape = block.values.shape
-        flat = len(shape) == 1 and len(places) == 1 and shape[0] == length
-        check(flat or shape == (len(places), length), name, "a block of another size")
-        taken.append(places)
+        shape, count = block.values.shape, len(block.mgr_locs)
+        flat = len(shape) == 1 and count == 1 and shape[0] == length
+        check((flat or shape == (count, length)) and count <= width, name, "a block of another size")
+        taken.append(block.mgr_locs.as_array)
     everywhere = np.sort(np.concatenate(taken)) if taken else np.arange(0)
     check(len(everywhere) == width and (everywhere == np.arange(width)).all(), name, "its columns")
     return value_of("pandas.core.internals.managers", "BlockManager")()(tuple(blocks), list(axes))

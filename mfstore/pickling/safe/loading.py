@@ -11,9 +11,10 @@ import copyreg
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mfstore._core.pickler import BUFFER, BYTEARRAY
 from mfstore.allow import MACHINERY
 from mfstore.errors import MfstoreError, UnsafeObject
-from mfstore.pickling.evaluation import PLAIN, Evaluation
+from mfstore.pickling.evaluation import PLAIN, Evaluation, within
 from mfstore.pickling.safe.opcodes import look_through, no_pickle
 from mfstore.pickling.safe.rules import NO_STATE, Given, Rule, canonical, rule_of, value_of
 from mfstore.pickling.streams import placeholders
@@ -103,13 +104,18 @@ def _is_known(root: Any) -> bool:
     )
 
 
-def _reached(root: Any) -> Iterator[Any]:
-    """All that is within a node and is no plain value, each once; not how a known method is found that is called."""
+def _reached(root: Any, shared: set[int] | None = None) -> Iterator[Any]:
+    """All that is within a node and is no plain value, each once; not how a known method is found that is called.
+    ``shared`` gets the ids of what is met again."""
     seen: set[int] = set()
     left = [root]
     while left:
         node = left.pop()
-        if type(node) in PLAIN or id(node) in seen:
+        if type(node) in PLAIN:
+            continue
+        if id(node) in seen:
+            if shared is not None:
+                shared.add(id(node))
             continue
         seen.add(id(node))
         yield node
@@ -154,7 +160,9 @@ def _is_ours(function: Any) -> bool:
 def _check(allow: Allow, root: Any, segments: Sequence[Segment]) -> None:
     """UnsafeObject for what is not made as its rule has it. What it is made from the rules look at."""
     taken: set[int] = set()
-    for node in _reached(root):
+    shared: set[int] = set()
+    memory: list[Any] = []
+    for node in _reached(root, shared):
         if isinstance(node, Slot):
             if node.start or node.end != segments[node.number].length or node.number in taken:
                 raise no_pickle("segments are not taken as they are stored")
@@ -164,14 +172,52 @@ def _check(allow: Allow, root: Any, segments: Sequence[Segment]) -> None:
         place = _place(node)
         if place is None:
             raise UnsafeObject("it calls what it has made itself", hint="No data needs that")
-        if ".".join(place) in allow.names or place in _MAKERS:
-            continue
+        place = (_data_class(node) or place) if place in _MAKERS else place
         rule = rule_of(*place)
-        if rule is None or rule.make is None:
+        if rule is not None:
+            memory += filter(_is_memory, node.args)
+            _check_steps(".".join(place), rule, node)
+        elif ".".join(place) not in allow.names and place not in _MAKERS:
             raise unsafe([".".join(place)])
-        kinds = {step.kind for step in node.steps}
-        if kinds - {STATE} - set(rule.steps):
-            raise UnsafeObject(f"it changes what {'.'.join(place)} makes in a way that no library does")
+    if any(id(one) in shared for one in memory):
+        # Who writes to the one would change what was found to be whole in the other.
+        raise no_pickle("what it makes shares memory with other parts of it")
+
+
+def _check_steps(name: str, rule: Rule, node: Made) -> None:
+    """A state once, as numpy frees what an array had before; and items of what has some."""
+    if rule.make is None:
+        raise _only_a_value(name)
+    kinds = [step.kind for step in node.steps]
+    if {*kinds} - {STATE, *rule.steps}:
+        raise UnsafeObject(f"it changes what {name} makes in a way that no library does")
+    if kinds.count(STATE) > 1:
+        raise no_pickle("a state is set twice")
+    if STATE in kinds and rule.steps and rule.set_state is None:
+        error = UnsafeObject(f"a {name} that has attributes of its own is not on the list")
+        error.names = (name,)
+        raise error
+
+
+def _only_a_value(name: str) -> UnsafeObject:
+    error = UnsafeObject(
+        f"it calls {name}, which is data as a class, and is not called by any", hint="No data needs that"
+    )
+    error.names = (name,)
+    return error
+
+
+def _is_memory(node: Any) -> bool:
+    """Whether it is memory that may be written to."""
+    return type(node) is bytearray or (type(node) is Slot and node.kind in (BUFFER, BYTEARRAY))
+
+
+def _data_class(node: Made) -> tuple[str, str] | None:
+    """The class of data that protocols 0 and 1 make an instance of by a function; None where it is another one."""
+    if not node.args or not isinstance(node.args[0], Symbol) or _place(node) == ("copyreg", "__newobj_ex__"):
+        return None
+    owner = canonical(node.args[0].module, node.args[0].name)
+    return None if rule_of(*owner) is None else owner
 
 
 class _Payloads:
@@ -200,16 +246,22 @@ class SafeEvaluation(Evaluation):
         self._allow = allow
         self._writable = writable
         self._begun: set[int] = set()
+        self._filled: dict[int, Any] = {}
+        """What has no state yet, by the id of its node."""
+        self._kept: list[Made] = []
+        """Nodes of its own, whose ids would else be those of others."""
+        self._unready: dict[int, Any] = {}
+        """What of it something has got, by its own id: a rule would look at what it is not going to be."""
 
     def _value(self, module: str, name: str) -> Any:
         """What a symbol stands for where it is a value."""
         module, name = canonical(module, name)
+        rule = rule_of(module, name)
+        if rule is not None and rule.value is not None:
+            return rule.value()
         if f"{module}.{name}" in self._allow.names:
             return self._allow.find(module, name)
-        rule = rule_of(module, name)
-        if rule is None or rule.value is None:
-            raise unsafe([f"{module}.{name}"])
-        return rule.value()
+        raise unsafe([f"{module}.{name}"])
 
     def _make(self, node: Made) -> Generator[Any, Any, Any]:
         if _is_ours(node.function):
@@ -219,13 +271,20 @@ class SafeEvaluation(Evaluation):
         place = _place(node)
         if place is None:
             raise UnsafeObject("it calls what it has made itself", hint="No data needs that")
-        if ".".join(place) in self._allow.names:
-            return (yield from super()._make(node))
-        if place in _MAKERS:
-            return (yield from self._make_listed(place, node))
         rule = rule_of(*place)
-        if rule is None or rule.make is None:
+        if rule is None:
+            if ".".join(place) in self._allow.names:
+                return (yield from super()._make(node))
+            if place in _MAKERS:
+                return (yield from self._make_listed(place, node))
             raise unsafe([".".join(place)])
+        if rule.make is None:
+            raise _only_a_value(".".join(place))
+        if id(node) in self._filled:
+            # It is within itself. What has no state yet is for containers alone.
+            made = self._filled[id(node)]
+            self._unready[id(made)] = made
+            return made
         if id(node) in self._begun:
             raise no_pickle("what it makes refers to itself before it is there")
         self._begun.add(id(node))
@@ -241,13 +300,20 @@ class SafeEvaluation(Evaluation):
         if id(node) in self._known:  # made meanwhile, by what it refers to
             made = self._known[id(node)]
         else:
-            made = self._known[id(node)] = rule.make(Given((*args,), keywords, NO_STATE, node.new, self._allow))
+            made = rule.make(Given((*args,), keywords, NO_STATE, node.new, self._allow))
+            if rule.set_state is None:
+                self._known[id(node)] = made
+            else:
+                self._filled[id(node)] = made
         for step in node.steps:
             if step.kind == STATE:
                 assert rule.set_state is not None
                 rule.set_state(made, (yield step.value))
             else:
                 yield from self._take(made, step)
+        self._known[id(node)] = made
+        self._filled.pop(id(node), None)
+        self._unready.pop(id(made), None)
         return made
 
     def _make_whole(
@@ -262,6 +328,8 @@ class SafeEvaluation(Evaluation):
             raise no_pickle("a state is set twice")
         assert rule.make is not None
         state = states[0] if states else NO_STATE
+        if self._unready and any(id(one) in self._unready for one in within(*args, *keywords.values(), state)):
+            raise no_pickle("what it makes refers to itself before it is there")
         made = rule.make(Given((*args,), keywords, state, node.new, self._allow))
         if not self._writable and hasattr(made, "flags") and type(made).__name__ == "ndarray":
             made.flags.writeable = False
@@ -271,14 +339,14 @@ class SafeEvaluation(Evaluation):
     def _make_listed(self, place: tuple[str, str], node: Made) -> Generator[Any, Any, Any]:
         """An instance of a class that the caller has listed, as protocols 0 and 1 make it."""
         made: Any
-        if node.args and isinstance(node.args[0], Symbol) and place[1] != "__newobj_ex__":
-            owner = canonical(node.args[0].module, node.args[0].name)
-            if ".".join(owner) not in self._allow.names and rule_of(*owner) is not None:
-                # Of a class of data: as later protocols write it.
-                rest = node.args[1:] if place[1] == "__newobj__" else ()
-                made = yield Made(node.args[0], rest, new=True, steps=node.steps)
-                self._known[id(node)] = made
-                return made
+        if _data_class(node) is not None:
+            # As later protocols write it.
+            rest = node.args[1:] if place[1] == "__newobj__" else ()
+            again = Made(node.args[0], rest, new=True, steps=node.steps)
+            self._kept.append(again)
+            made = yield again
+            self._known[id(node)] = made
+            return made
         args = []
         for arg in node.args:
             args.append((yield arg))

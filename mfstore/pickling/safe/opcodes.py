@@ -31,6 +31,8 @@ _LINES = {"stringnl_noescape_pair": 2}
 _SIZED = {pickletools.TAKEN_FROM_ARGUMENT1: _SIZED_1, pickletools.TAKEN_FROM_ARGUMENT4: _SIZED_4,
           pickletools.TAKEN_FROM_ARGUMENT4U: _SIZED_4, pickletools.TAKEN_FROM_ARGUMENT8U: _SIZED_8}  # fmt: skip
 _REACHING = frozenset(("EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID"))
+_ELSEWHERE = frozenset(("READONLY_BUFFER",))
+"""What is written beside buffers of other programs' own, which an artifact has none of."""
 
 
 def _argument(opcode: pickletools.OpcodeInfo) -> int:
@@ -72,6 +74,11 @@ class _Machine:
         items = self.stack[-count:]
         del self.stack[-count:]
         return items
+
+    def within(self, length: int) -> None:
+        """CPython makes room for a frame before it reads any of it."""
+        if length > self.bound:
+            raise IndexError
 
     def remember(self, number: int) -> None:
         """The last value gets a number."""
@@ -145,7 +152,6 @@ _ACTS: dict[str, Callable[[_Machine, bytes], None]] = {
     "NEWOBJ": _made_of(2),
     "NEWOBJ_EX": _made_of(3),
     "STACK_GLOBAL": _made_of(2),
-    "READONLY_BUFFER": _made_of(1),
     "GET": lambda machine, argument: machine.stack.append(machine.memo[int(argument)]),
     "BINGET": lambda machine, argument: machine.stack.append(machine.memo[_little(argument)]),
     "LONG_BINGET": lambda machine, argument: machine.stack.append(machine.memo[_little(argument)]),
@@ -154,7 +160,7 @@ _ACTS: dict[str, Callable[[_Machine, bytes], None]] = {
     "LONG_BINPUT": lambda machine, argument: machine.remember(_little(argument)),
     "MEMOIZE": lambda machine, _: machine.remember(len(machine.memo)),
     "PROTO": lambda _machine, _: None,
-    "FRAME": lambda _machine, _: None,
+    "FRAME": lambda machine, argument: machine.within(_little(argument)),
 }
 """What each opcode does to the stack; all others push a value that has no others inside."""
 _ACTING = {code: _ACTS[name] for code, name in _NAMES.items() if name in _ACTS}
@@ -205,6 +211,8 @@ def look_through(data: bytes) -> int:
                 return at
             elif _NAMES[code] in _REACHING:
                 raise _reaching(_NAMES[code], data[start:at])
+            elif _NAMES[code] in _ELSEWHERE:
+                return before
             else:
                 stack.append(_PLAIN)
     except (IndexError, KeyError, ValueError):

@@ -28,6 +28,12 @@ def are(kinds: type | tuple[type, ...], values: Any) -> bool:
     return all(type(value) in kinds for value in values)
 
 
+def is_memory(value: Any) -> bool:
+    """Whether it is bytes, or memory of a segment, and not of something that has bytes as well: of an array of objects
+    they are addresses."""
+    return type(value) in (bytes, bytearray, memoryview) or type(value).__module__.startswith("mfstore._core.")
+
+
 def called(given: Given, name: str, least: int, most: int) -> tuple[Any, ...]:
     """The arguments of a plain call, of which there are so many."""
     check(least <= len(given.args) <= most, name, "wrong number of arguments")
