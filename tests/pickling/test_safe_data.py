@@ -35,12 +35,17 @@ PLAIN = [
     array.array("d", [1, 2]), types.SimpleNamespace(a=1, b=[2]), {datetime.date(2020, 1, 1): 1, (1, uuid.UUID(int=3)): 2},
 ]  # fmt: skip
 PLAIN = [value for value in PLAIN if not callable(value) or isinstance(value, (type, collections.defaultdict))]
+NEWER = (
+    [np.array(["", "x" * 100], np.dtypes.StringDType())]
+    if hasattr(np, "dtypes") and hasattr(np.dtypes, "StringDType")
+    else []
+)
 RECORD = np.dtype([("a", "i4"), ("b", "f8"), ("c", "U3"), ("d", "M8[ms]"), ("e", "i2", (2, 3))], align=True)
 ARRAYS = [
     np.arange(3), np.arange(100000, dtype=np.float32), np.arange(6).reshape(2, 3).T, np.array(5), np.zeros(0), np.zeros((3, 0)),
     np.array([1, "a", None, [2]], object), np.array(["a", "bc"]), np.array([b"a"]), np.array([True]), np.array([1j]),
     np.array(["2020", "NaT"], "M8[ns]"), np.array([1, 2], "m8[25s]"), np.array(["2020"], "M8[D]"), np.arange(3, dtype=">i4"),
-    np.array([1, 2], np.longdouble), np.zeros(2, RECORD), np.zeros(2, "V3"), np.array(["", "x" * 100], np.dtypes.StringDType()),
+    np.array([1, 2], np.longdouble), np.zeros(2, RECORD), np.zeros(2, "V3"), *NEWER,
     np.ma.array([1, 2], mask=[0, 1]), np.ma.array([1.0, 2], mask=[0, 1], fill_value=7.0),
     np.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]), np.zeros(2, [("a", "O"), ("b", "i4")]),
     np.dtype("f8"), np.dtype(">f8"), RECORD, np.dtype("M8[25s]"), np.dtype(("f4", (2, 3))), np.dtype("O"), np.float32,
