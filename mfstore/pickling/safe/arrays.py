@@ -14,7 +14,7 @@ from typing import Any
 from mfstore.pickling.safe.plain import are, called, is_memory
 from mfstore.pickling.safe.rules import NO_STATE, Given, Rule, check, growing, value_of, whole
 
-_TYPE = re.compile(r"[biufcSUVMmO]\d{0,9}", re.ASCII)
+_TYPE = re.compile(r"[<>|=]?([biufcSUVMmO]\d{0,9})", re.ASCII)
 _UNITS = frozenset(("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "generic"))
 _ALIGNED = 0x80
 MOST_EMPTY = 1 << 20
@@ -43,13 +43,10 @@ def dtype_of(given: Given) -> Any:
         check(made.names is not None, "numpy.dtype", "a record without fields")
         return np.dtype((np.record, made))
     check(type(letter) is str and _TYPE.fullmatch(letter), "numpy.dtype", f"type {letter!r:.40}")
-    return _dtype(np, letter, given.state)
+    return np.dtype(letter) if given.state is NO_STATE else _dtype(np, letter.lstrip("<>|="), given.state)
 
 
 def _dtype(np: Any, letter: str, state: Any) -> Any:
-    if state is NO_STATE:
-        check(letter[0] not in "V", "numpy.dtype", "fields without a state")
-        return np.dtype(letter)
     check(type(state) is tuple and 8 <= len(state) <= 9, "numpy.dtype", "its state")
     version, order, inner, names, fields, size, _alignment, flags, *more = state
     check(version in (3, 4) and order in ("<", ">", "|", "=") and type(flags) is int, "numpy.dtype", "its state")

@@ -269,9 +269,6 @@ class SafeEvaluation(Evaluation):
                 self._known[id(node.function)] = value_of(node.function.module, node.function.name)()
             return (yield from super()._make(node))
         place = _place(node)
-        if self._of_views and (place is None or rule_of(*place) is None) and place not in _MAKERS:
-            # Of the pickle all was looked at, so this is what a view makes of it; or it is listed.
-            return (yield from super()._make(node))
         if place is None:
             raise UnsafeObject("it calls what it has made itself", hint="No data needs that")
         rule = rule_of(*place)
