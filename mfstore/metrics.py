@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Mapping
@@ -145,14 +146,14 @@ def write_metrics(path: str | os.PathLike[str], *sources: Measured) -> None:
         sources: Stores, bulk clients. Stores are told apart by their URL; of two clients the numbers would be mixed up.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written, or is no regular file.
     """
     write_families(path, [family for source in sources for family in source.metrics().families()])
 
 
 def write_families(path: str | os.PathLike[str], families: list[Family]) -> None:
     """As ``write_metrics``, any metrics."""
-    target = Path(path)
+    target = writable_target(path)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "w") as file:
@@ -163,6 +164,15 @@ def write_families(path: str | os.PathLike[str], families: list[Family]) -> None
         with suppress(OSError):
             os.unlink(temporary)  # noqa: PTH108
         raise
+
+
+def writable_target(path: str | os.PathLike[str]) -> Path:
+    """The file that is replaced: what a link names, so that the link stays. OSError for a device, a pipe or a
+    directory, which would be replaced as well."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "no regular file, and would be replaced by one", str(target))
+    return target
 
 
 def _counter(name: str, told: str, value: float) -> Family:

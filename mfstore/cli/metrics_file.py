@@ -3,7 +3,6 @@ collector."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,9 +13,9 @@ from typing import Any, TypeVar
 import click
 
 from mfstore.cli.exits import DONE, FAILED, INTERRUPTED, name_of
-from mfstore.display.prometheus import Family, labelled
+from mfstore.display.prometheus import Family, labelled, text_of
 from mfstore.errors import BackendError
-from mfstore.metrics import write_families
+from mfstore.metrics import writable_target, write_families
 
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 _KEY = "mfstore.measured"
@@ -38,6 +37,10 @@ def metrics_option(callback: Callback) -> Callback:
             return callback(*args, **more)
         if not metrics_file.absolute().parent.is_dir():
             raise click.UsageError(f"--metrics-file: there is no directory {metrics_file.absolute().parent}")
+        try:
+            writable_target(metrics_file)
+        except OSError as error:
+            raise click.UsageError(f"--metrics-file: {error}") from None
         began, code = time.time(), FAILED
         context = click.get_current_context()
         context.meta[_KEY] = []
@@ -101,21 +104,24 @@ def _write(path: Path, labels: Mapping[str, str], began: float, code: int, noted
         _gauge("mfstore_command_duration_seconds", "How long the last run took.", now - began),
         *noted,
     ]  # fmt: skip
-    success = now if code == DONE else last_success(path)
+    success = now if code == DONE else last_success(path, labels)
     if success is not None:
         families.append(_gauge(LAST_SUCCESS, "When a run last ended with exit code 0.", success))
     write_families(path, labelled(families, labels))
 
 
-def last_success(path: Path) -> float | None:
-    """What an earlier run wrote down; None where none was successful."""
+def last_success(path: Path, labels: Mapping[str, str]) -> float | None:
+    """What an earlier run of the same command and place wrote down; None where none was successful."""
     try:
-        text = path.read_bytes()[:_WORST].decode("utf-8", "replace")
+        with open(path, "rb") as file:
+            text = file.read(_WORST).decode("utf-8", "replace")
     except OSError:
         return None
-    found = re.search(rf"^{LAST_SUCCESS}(?:{{.*}})? ([0-9.]+)$", text, re.MULTILINE)
+    (sample,) = labelled([_gauge(LAST_SUCCESS, "", 0)], labels)
+    begins = text_of([sample]).splitlines()[-1].removesuffix("0")
+    found = next((line.removeprefix(begins) for line in text.splitlines() if line.startswith(begins)), None)
     try:
-        return float(found[1]) if found else None
+        return float(found) if found else None
     except ValueError:
         return None
 

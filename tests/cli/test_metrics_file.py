@@ -96,7 +96,8 @@ def test_damage_and_failure_keep_the_last_success(store, file):
 def test_a_first_run_that_fails_tells_of_no_success(tmp_path, file):
     mfstore("verify", "-s", tmp_path / "none", "--metrics-file", file, code=1)
     assert ("last_success_timestamp_seconds", None) not in told(file)[0]
-    file.write_bytes(b"\xff mfstore_command_last_success_timestamp_seconds{} 1.2.3\n")
+    sample = f'mfstore_command_last_success_timestamp_seconds{{command="verify",place="{tmp_path / "none"}"}}'
+    file.write_bytes(b"\xff\n%s 1.2.3\n" % sample.encode())
     mfstore("verify", "-s", tmp_path / "none", "--metrics-file", file, code=1)
     assert ("last_success_timestamp_seconds", None) not in told(file)[0]
 
@@ -107,6 +108,24 @@ def test_a_place_where_nothing_can_be_written(store, tmp_path):
     (tmp_path / "x.prom").mkdir()
     mfstore("verify", "-s", store, "--metrics-file", tmp_path / "x.prom", code=2)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_is_no_file_is_not_replaced_and_a_link_stays(store, tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "link.prom"
+    os.mkfifo(pipe)
+    says = mfstore("verify", "-s", store, "--metrics-file", pipe, code=2).stderr
+    assert "no regular file" in says and pipe.is_fifo()
+    with pytest.raises(OSError, match="no regular file"):
+        library.write_metrics(pipe)
+    link.symlink_to("real.prom")
+    mfstore("verify", "-s", store, "--metrics-file", link)
+    assert link.is_symlink() and told(tmp_path / "real.prom")[0]["exit_code", None] == 0
+
+
+def test_the_success_of_another_command_or_place_is_not_kept(store, tmp_path, file):
+    mfstore("du", "-s", store, "--by", "ref", "--metrics-file", file)
+    mfstore("verify", "-s", tmp_path / "none", "--metrics-file", file, code=1)
+    assert ("last_success_timestamp_seconds", None) not in told(file)[0]
 
 
 def test_a_run_that_was_good_and_cannot_be_written_down_is_told(store, file, monkeypatch):
