@@ -137,9 +137,12 @@ def _rules(where: Place, merge: bool, connection: Connection) -> Any:
         click.echo("mfstore: these replace all rules of the bucket; --merge keeps those that it has", err=True)
         return lifecycle(where.prefix)
     present = _present(where, connection)
-    from mfstore.maintenance.lifecycle import PARTS, endangered, root_parts
+    from mfstore.maintenance.lifecycle import PARTS, Part, endangered, root_parts
 
-    parts = PARTS if where.kind == "store" else root_parts(where.flows, where.kind == "packed")
+    parts = PARTS
+    if where.kind != "store":  # which flows there are is not asked: without names of some, anything there may be one's
+        flows = root_parts(where.flows, where.kind == "packed")
+        parts = flows if where.flows else {"": Part("artifacts and records of flows", True)}
     for danger in endangered(present, where.prefix, parts):
         click.echo(printable(f"mfstore: {danger.text}"), err=True)
     return lifecycle(where.prefix, present)

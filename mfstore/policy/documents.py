@@ -16,7 +16,8 @@ IDENTITY_LIMIT = 6144
 """Characters of a managed policy, without white space; a role's own may have more."""
 BUCKET_LIMIT = 20 << 10
 """Bytes of a bucket's policy."""
-_PRINCIPAL = re.compile(r"\d{12}|arn:[\w-]+:iam:[^:]*:[^:]*:(root|user/.+|role/.+)")
+_PRINCIPAL = re.compile(r"\d{12}|arn:[\w-]+:iam:[^:*?]*:[^:*?]*:(root|(user|role)/[^*?]+)")
+"""One, by name: a policy takes no pattern for it."""
 
 
 def identity_policy(found: Sequence[Statement]) -> dict[str, Any]:

@@ -111,12 +111,13 @@ def key_statement(role: Role, kms_key: str) -> Statement:
     )
 
 
-def protection(place: Place) -> Statement:
-    """What nobody but a collector may change at a place."""
+def protection(place: Place, *more: str) -> Statement:
+    """What nobody but a collector may change at a place. ``more``: patterns of keys that whoever it is for may not
+    change besides."""
     return Statement(
         "ProtectCollector",
         CHANGE,
-        place.objects(*_protected(place)),
+        place.objects(*_protected(place), *more),
         "keep what collections decide by out of reach, whatever other policies allow",
         "who may write there can have a collection let go of what is needed, or stop it",
         "Deny",
@@ -145,7 +146,7 @@ def _writer(place: Place) -> Iterator[Statement]:
             "remove the object on which it was tried whether the service keeps conditions",
             "each process that tries it leaves one small object, until a collection",
         )
-    yield protection(place)
+    yield protection(place, *_not_for_tasks(place))
 
 
 def _signer(place: Place) -> Iterator[Statement]:
@@ -329,12 +330,21 @@ def _written(place: Place) -> tuple[str, ...]:
 
 
 def _protected(place: Place) -> tuple[str, ...]:
-    """What none but a collector may change."""
+    """What none but a collector may change. Of a root it is the same for both profiles: tasks of either may write
+    there."""
     if place.kind == "store":
         return COLLECTORS
     # Refs of the store in a root keep bundles; its tasks set none.
-    packed = [f"{STORE_FOLDER}/{name}" for name in (*COLLECTORS, f"{refs.PREFIX}*")]
-    return (f"{MAINTENANCE_FOLDER}/*", *(packed if place.kind == "packed" else [f"{STORE_FOLDER}/*"]))
+    return (f"{MAINTENANCE_FOLDER}/*", *(f"{STORE_FOLDER}/{name}" for name in (*COLLECTORS, f"{refs.PREFIX}*")))
+
+
+def _not_for_tasks(place: Place) -> tuple[str, ...]:
+    """What tasks may not change besides, though it lies below what they write."""
+    if place.kind == "stock":
+        return (f"{STORE_FOLDER}/*",)
+    # A policy that names flows allows no signatures anyway, and leaves it open to add a signer's.
+    everywhere = place.kind == "packed" and not place.flows
+    return (f"{STORE_FOLDER}/{signatures.PREFIX}*",) if everywhere else ()
 
 
 def _kept_up(place: Place) -> tuple[str, ...]:

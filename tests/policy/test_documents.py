@@ -108,6 +108,7 @@ def test_what_is_encrypted_with_a_key_is_read_and_written(role):
         (lambda: statements("reader", PLACES["store"], kms_key="alias/mine"), InvalidKey, "KMS key"),
         (lambda: statements("reader", PLACES["store"], kms_key=KEY.replace("key/", "alias/")), InvalidKey, "alias"),
         (lambda: bucket_policy("writer", PLACES["store"], ["*"]), InvalidKey, "principal"),
+        (lambda: bucket_policy("writer", PLACES["store"], [ROLE[:-1] + "*"]), InvalidKey, "principal"),
         (
             lambda: bucket_policy("writer", PLACES["store"], ["arn:aws:sts::123456789012:assumed-role/a/b"]), InvalidKey,
             "the role, not the session",
@@ -184,6 +185,39 @@ def test_the_command_explains(role):
 )
 def test_wrong_usage(arguments, says):
     assert says in mfstore("policy", *arguments, code=2).stderr
+
+
+@pytest.mark.parametrize("kind", ["stock", "packed"])
+def test_a_collector_leaves_tasks_of_both_profiles_what_they_write(kind):
+    """A root may have runs of both: what is denied everybody else is what no task needs. A signer signs."""
+    document = bucket_policy("collector", PLACES[kind], [ROLE.replace("tasks", "collector")])
+    everybody = {"Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
+    for key in ("Train/1/start/1/0.data.json", "mf.store/packs/ab/x", "mf.store/latest/Train.start"):
+        assert allows([document, everybody], Asked("s3:PutObject", f"arn:aws:s3:::b/mf/{key}"), ROLE)
+    signature = Asked("s3:PutObject", "arn:aws:s3:::b/mf/mf.store/signatures/ab/x/y")
+    assert allows([document, identity_policy(statements("signer", PLACES[kind]))], signature, ROLE)
+    for key in ("mf.maintenance/gc", "mf.store/gc/state", "mf.store/refs/x", "mf.store/quarantine/x"):
+        assert not allows([document, everybody], Asked("s3:PutObject", f"arn:aws:s3:::b/mf/{key}"), ROLE)
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_a_writer_signs_nothing_unless_he_is_a_signer_too(where):
+    below = "mf.store/" if PLACES[where].kind != "store" else ""
+    (signature,) = PLACES[where].objects(f"{below}signatures/ab/x/y")
+    assert not allows([identity_policy(statements("writer", PLACES[where]))], Asked("s3:PutObject", signature))
+    assert allows([identity_policy(statements("signer", PLACES[where]))], Asked("s3:PutObject", signature))
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("rig", ["stock"], indirect=True)
+def test_a_rule_that_takes_what_flows_stored_is_told_without_their_names(rig):
+    rig.become(rig.document("collector"))
+    prefix = f"{PREFIX}/Train/data/"
+    rule = {"ID": "mine", "Status": "Enabled", "Filter": {"Prefix": prefix}, "Expiration": {"Days": 3}}
+    rig.server.boto.put_bucket_lifecycle_configuration(Bucket=rig.bucket, LifecycleConfiguration={"Rules": [rule]})
+    for more, told in (((), True), (("--flow", "Score"), False), (("--flow", "Train"), True)):
+        arguments = ["policy", "writer", "--metaflow", rig.url, *more, "--lifecycle", "--merge"]
+        assert ("lifecycle rule mine removes" in mfstore(*arguments, env=environment(rig)).stderr) == told
 
 
 @pytest.mark.server
