@@ -176,7 +176,10 @@ def connection(backend: S3Backend) -> Iterator[Finding]:
         scheme = proxy.partition(":")[0]
         yield Finding("connection", f"{endpoint}, by a {scheme} proxy: TLS and clock were not looked at", "absent")
     else:
-        yield from judged(endpoint, asked(endpoint, verify, proxy), time.time())
+        answer = asked(endpoint, verify, proxy)
+        yield from judged(endpoint, answer, time.time())
+        if answer.error:  # nobody is there to tell a region, and to wait for that again takes long
+            return
     yield from region(backend)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore.doctor import bucket, collector, connection, container, directory, rights, trial
 from mfstore.doctor.findings import Finding, Section, examined
-from mfstore.errors import InvalidKey, MfstoreError, NotFound
-from mfstore.format.description import PATH
+from mfstore.errors import AccessDenied, InvalidKey, MfstoreError, NotAStore, NotFound
+from mfstore.format.description import OPERATIONS, PATH, decode
 from mfstore.maintenance.lifecycle import PARTS, Part, root_parts
 from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, is_flow, parse
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 from mfstore.records import NamedTuple
+from mfstore.s3.transfers.metadata import HeadJob
 from mfstore.settings import resolve
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ ATTEMPTS = 3
 RETRY_SECONDS = 15.0
 PACKS = "packs/"
 LOOKED_AT = 50
-"""Objects, and flows, by which a root is told from something else."""
+"""Objects, and folders that may be flows', by which a root is told from something else: a root may have thousands."""
 
 
 class What(NamedTuple):
@@ -40,6 +42,18 @@ class What(NamedTuple):
     packed: bool = False
     """Whether the packed profile has stored there."""
     error: MfstoreError | None = None
+    """Why that is not known."""
+    trouble: MfstoreError | None = None
+    """Why a store that lies there cannot be used as it is."""
+
+    def finding(self, name: str) -> Finding:
+        """The same, to be shown."""
+        facts = {"kind": self.kind, "flows": len(self.flows)}
+        error = self.trouble or self.error
+        if error is None:
+            return Finding(name, self.text, facts=facts)
+        refused = isinstance(error, AccessDenied)
+        return Finding(name, self.text, "refused" if refused else "broken", error.hint or "", facts=facts)
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -103,13 +117,26 @@ def _in_s3(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
             assert what.error is not None
             yield Section("place", (Finding("place", rights.bare(what.error), "broken", what.error.hint or ""),))
             return
-        yield Section("place", (Finding("place", what.text, facts={"kind": what.kind, "flows": len(what.flows)}),))
+        yield examined("place", partial(_placed, backend, what))
         answers = bucket.ask(backend)
         yield examined("rights", partial(_rights, backend, what, answers))
         yield examined("bucket", partial(_bucket, backend, what, answers))
         yield examined("collector", partial(collected, backend, what, backend.url))
     finally:
         backend.close()
+
+
+def _placed(backend: S3Backend, what: What) -> Iterator[Finding]:
+    yield what.finding("place")
+    key = backend.prefix.rstrip("/")
+    if what.kind != "empty" or not key:
+        return
+    (outcome,) = backend.client.transfers.run(iter((HeadJob(0, key, backend.bucket, key),)))
+    if outcome.error is None:
+        yield Finding(
+            "object", f"{backend.url} is an object itself: a place is what lies below a name", "doubtful",
+            "Name the folder that is meant",
+        )  # fmt: skip
 
 
 def _rights(backend: S3Backend, what: What, answers: bucket.Answers) -> Iterator[Finding]:
@@ -158,7 +185,7 @@ def _in_directory(url: str) -> Iterator[Section]:
     backend = LocalBackend(str(path), sweep=False)
     try:
         what = look(backend)
-        yield Section("content", (Finding("content", what.text, facts={"kind": what.kind, "flows": len(what.flows)}),))
+        yield Section("content", (what.finding("content"),))
         yield examined("collector", partial(collected, backend, what, str(path)))
     finally:
         backend.close()
@@ -167,11 +194,14 @@ def _in_directory(url: str) -> Iterator[Section]:
 def look(backend: Backend) -> What:
     """What lies there."""
     try:
-        if backend.exists_many([PATH])[0]:
-            return What("store", f"{backend.url}: a store of mfstore")
+        with suppress(NotFound):
+            return _store(backend.url, backend.get(PATH))
         folders = _folders(backend)
-        flows = tuple(sorted(name for name in folders if is_flow(name) and _has_runs(backend, name)))
         marks = {MAINTENANCE_FOLDER, STORE_FOLDER} & {*folders}
+        names = sorted(name for name in folders if is_flow(name))
+        flows = tuple(name for name in names[:LOOKED_AT] if _has_runs(backend, name))
+        if flows or marks:  # then the others are flows as well
+            flows += tuple(names[LOOKED_AT:])
         if flows or marks:
             packed = STORE_FOLDER in folders
             profile = ", in the packed profile too" if packed else ""
@@ -184,6 +214,19 @@ def look(backend: Backend) -> What:
         return What("other", f"{backend.url}: {hint}: a store takes an empty place")
     except MfstoreError as error:
         return What("unknown", f"{backend.url}: what lies there cannot be told ({error.message})", error=error)
+
+
+def _store(url: str, description: bytes) -> What:
+    """What lies where this is the description of a store."""
+    try:
+        found = decode(description, url)
+        for operation in OPERATIONS:
+            found.require(operation, url)
+    except NotAStore as error:
+        return What("other", f"{url}: {error.message}", trouble=error)
+    except MfstoreError as error:
+        return What("store", f"{url}: a store of mfstore, but {rights.bare(error)}", trouble=error)
+    return What("store", f"{url}: a store of mfstore")
 
 
 def _folders(backend: Backend) -> list[str]:

@@ -32,6 +32,8 @@ PARTS: Mapping[str, Part] = {
     "refs/": Part("refs that were not set since"),
     "recipes/": Part("keys that were not saved again since, also when refs name them", True),
     "packs/": Part("data that was not saved again since, also when refs name it", True),
+    "gc/": Part("holds, and what collections remember"),
+    "signatures/": Part("who vouches for what is stored"),
 }
 """Of a store, by where it is. Index fragments and `latest/` cost deduplication only."""
 SHOWN = 5

@@ -4,16 +4,18 @@ import json
 import os
 import sys
 import uuid
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
 
 import mfstore
+from mfstore.backends.local import LocalBackend
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.doctor import trial
 from mfstore.doctor.connection import asked
 from mfstore.doctor.findings import document
-from mfstore.doctor.place import sections
+from mfstore.doctor.place import LOOKED_AT, look, sections
 from mfstore.doctor.tried import SCRATCH
 from mfstore.testing import FaultProxy, NetworkFault
 from mfstore.testing.actions import Status, access_denied
@@ -299,6 +301,42 @@ def test_a_directory(tmp_path):
     }
     assert found["content"]["content"]["facts"]["kind"] == "store"
     assert found["collector"]["last collection"]["facts"]["time"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (None, "damaged"),
+        ({"version": 2}, "another format version"),
+        ({"features": {"write": ["rotation"]}}, "needs rotation to write"),
+        ({"format": "other"}, "not ours"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_not_said_to_be_well(tmp_path, change, says):
+    with mfstore.open(str(tmp_path)) as store:
+        store.put(1)
+    description = tmp_path / "mfstore.json"
+    text = json.dumps({**json.loads(description.read_text()), **(change or {})})
+    description.write_text(text if change else text[:-9])
+    told = of_directory(tmp_path)["content"]["content"]
+    assert told["state"] == "broken" and says in told["text"]
+
+
+def test_of_thousands_of_flows_some_are_looked_into(tmp_path, monkeypatch):
+    asked = []
+    listed = LocalBackend.list
+    monkeypatch.setattr(LocalBackend, "list", lambda self, prefix: asked.append(prefix) or listed(self, prefix))
+    for number in range(3 * LOOKED_AT):
+        task(tmp_path, f"Flow{number:04}", "1", "start", 1, {})
+    with closing(LocalBackend(str(tmp_path))) as backend:
+        found = look(backend)
+    assert (found.kind, len(found.flows), len(asked)) == ("root", 3 * LOOKED_AT, LOOKED_AT)
+
+
+def test_an_object_is_no_place(place):
+    place.boto.put_object(Bucket=place.bucket, Key="team", Body=b"")
+    told = place.doctor()["place"]
+    assert told["object"]["state"] == "doubtful" and place.left() == ["team"]
 
 
 def test_a_file_is_no_place(tmp_path):

@@ -137,6 +137,8 @@ def rule(prefix="", days=30, **more):
         ([rule("team/store/packs/")], ["data that was not saved"]),
         ([rule("team/store/packs/00")], ["data that was not saved"]),
         ([rule("team/store/index/")], []),
+        ([rule("team/store/gc/holds/")], ["holds"]),
+        ([rule("team/store/signatures/")], ["vouches"]),
         ([rule("team/other/")], []),
         ([rule(Status="Disabled")], []),
         ([{**rule(), "Filter": {"Tag": {"Key": "tmp", "Value": "1"}}}], []),
