@@ -475,6 +475,9 @@ def _has_blobs(task: Any) -> bool:
 def _store_to_read(task: Any) -> Store:
     if not _has_blobs(task):
         raise DataException(f"Artifacts in the format {ENCODING} cannot lie in a datastore of type {task.TYPE}")
+    # A migration has it open, reached as its root is.
+    if (opened := getattr(task._storage_impl, "packed_store", None)) is not None:
+        return opened  # type: ignore[no-any-return]
     from mfstore.metaflow.packed.store import packed_store
 
     return packed_store(task._storage_impl.datastore_root)

@@ -296,3 +296,14 @@ def test_what_is_stored_is_encrypted_as_metaflow_is_told(ministack, tmp_path, mo
         puts = proxy.requests("PUT")
     plain = {put.path for put in puts if "x-amz-server-side-encryption" not in put.headers}
     assert not plain and sum(put.path.endswith(".data.json") for put in puts) == 8
+
+
+def test_options_say_how_the_root_is_reached_also_for_what_is_converted(ministack, tmp_path):
+    place = InS3(ministack, tmp_path / "mf")
+    first = place.documents()
+    with FaultProxy(ministack.url) as elsewhere:  # where Metaflow's settings lead
+        for to in ("packed", "stock"):
+            place.run("--to", to, "--execute", "--endpoint-url", ministack.url, url=elsewhere.url)
+        assert not elsewhere.requests()
+    assert place.documents().keys() == first.keys()
+    assert place.load_all()

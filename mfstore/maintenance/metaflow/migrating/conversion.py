@@ -4,6 +4,7 @@ with: equal content gets the key it would have got from a task."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import CorruptObject, MfstoreError, NotFound, NotSerializable, Unsupported
@@ -16,6 +17,7 @@ from mfstore.settings import resolve
 
 if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.root import Root
+    from mfstore.s3.bulk.client import BulkClient
     from mfstore.store import Store
 
 FETCHED_TOGETHER = 64 << 20
@@ -70,7 +72,7 @@ class _AttemptConversion:
             "info": {artifact.name: info for artifact, info in artifacts.items()},
         }
         flow, run, step, task = attempt.task
-        store = _flow(root, flow)
+        store = _flow(root, flow, conversion.store)
         self._content = store.ca_store
         self._task = store.get_task_datastore(run, step, task, attempt=attempt.number, data_metadata=document)
 
@@ -178,14 +180,27 @@ class _AttemptConversion:
         return self._store.get_bytes(bundle, name=artifact.name)
 
 
-def _flow(root: Root, name: str) -> Any:
+def _flow(root: Root, name: str, packed: Store) -> Any:
     """A flow's datastore. Its blobs are as durable as a store's objects: something durable refers to them next."""
     from metaflow.datastore.flow_datastore import FlowDataStore
 
     from mfstore.metaflow.hooks.storages import LocalStorage, S3Storage
 
     if root.remote:
-        return FlowDataStore(name, storage_impl=S3Storage, ds_root=root.url)
+        from mfstore.metaflow.hooks.marks import wait_for_marks
+        from mfstore.metaflow.stock.s3_blobs import S3Blobs
+
+        class _BlobsAsReached(S3Blobs):
+            @contextmanager
+            def client(self) -> Iterator[tuple[BulkClient, str]]:
+                yield root.backend.client, f"{root.url}/"
+
+        class _AsReached(S3Storage):
+            # Metaflow's own settings may lead elsewhere than what the root was opened with.
+            blobs = _BlobsAsReached(lambda: root.url, wait_for_marks)
+            packed_store = packed
+
+        return FlowDataStore(name, storage_impl=_AsReached, ds_root=root.url)
 
     class _Synced(LocalStorage):
         fsync = resolve().fsync
