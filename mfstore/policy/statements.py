@@ -111,13 +111,16 @@ def key_statement(role: Role, kms_key: str) -> Statement:
     )
 
 
-def protection(place: Place, *more: str) -> Statement:
-    """What nobody but a collector may change at a place. ``more``: patterns of keys that whoever it is for may not
-    change besides."""
+def protection(place: Place) -> Statement:
+    """What nobody but a collector may change at a place."""
+    return _protection(place, _protected(place))
+
+
+def _protection(place: Place, patterns: tuple[str, ...]) -> Statement:
     return Statement(
         "ProtectCollector",
         CHANGE,
-        place.objects(*_protected(place), *more),
+        place.objects(*patterns),
         "keep what collections decide by out of reach, whatever other policies allow",
         "who may write there can have a collection let go of what is needed, or stop it",
         "Deny",
@@ -146,7 +149,7 @@ def _writer(place: Place) -> Iterator[Statement]:
             "remove the object on which it was tried whether the service keeps conditions",
             "each process that tries it leaves one small object, until a collection",
         )
-    yield protection(place, *_not_for_tasks(place))
+    yield _protection(place, _denied_to_tasks(place))
 
 
 def _signer(place: Place) -> Iterator[Statement]:
@@ -338,13 +341,13 @@ def _protected(place: Place) -> tuple[str, ...]:
     return (f"{MAINTENANCE_FOLDER}/*", *(f"{STORE_FOLDER}/{name}" for name in (*COLLECTORS, f"{refs.PREFIX}*")))
 
 
-def _not_for_tasks(place: Place) -> tuple[str, ...]:
-    """What tasks may not change besides, though it lies below what they write."""
+def _denied_to_tasks(place: Place) -> tuple[str, ...]:
+    """That, and what else a task of this profile does not write, though it lies below what it may."""
     if place.kind == "stock":
-        return (f"{STORE_FOLDER}/*",)
+        return (f"{MAINTENANCE_FOLDER}/*", f"{STORE_FOLDER}/*")
     # A policy that names flows allows no signatures anyway, and leaves it open to add a signer's.
     everywhere = place.kind == "packed" and not place.flows
-    return (f"{STORE_FOLDER}/{signatures.PREFIX}*",) if everywhere else ()
+    return (*_protected(place), *[f"{STORE_FOLDER}/{signatures.PREFIX}*"] * everywhere)
 
 
 def _kept_up(place: Place) -> tuple[str, ...]:
