@@ -17,6 +17,7 @@ from mfstore.display.amounts import duration
 from mfstore.doctor.findings import Finding
 from mfstore.errors import MfstoreError
 from mfstore.records import NamedTuple
+from mfstore.s3.aws.errors import without_passwords
 
 if TYPE_CHECKING:
     from mfstore.backends.s3.backend import S3Backend
@@ -66,7 +67,8 @@ def asked(url: str, verify: Any = True, proxy: str | None = None) -> Answer:
             skew = skew_in(answer.headers.get("Date"), sent, received)
             return Answer(time.perf_counter() - begin, tls, expires, skew, answer.headers.get("Server") or "")
     except (OSError, http.client.HTTPException, ssl.SSLError, socket.gaierror) as error:
-        return Answer(error=str(error) or type(error).__name__)
+        by = f", by the proxy {without_passwords(proxy)}" if proxy is not None else ""
+        return Answer(error=f"{error or type(error).__name__}{by}")
 
 
 def _connection(scheme: str, host: str, port: int, verify: Any, proxy: str | None) -> http.client.HTTPConnection:
@@ -185,7 +187,6 @@ def connection(backend: S3Backend) -> Iterator[Finding]:
 
 def endpoint_of(backend: S3Backend) -> str:
     """Where requests go, without a password in it."""
-    from mfstore.s3.aws.errors import without_passwords
     from mfstore.s3.calls import Call
 
     return without_passwords(backend.client.transfers.control.host(Call("ListObjectsV2", backend.bucket)))
@@ -282,7 +283,8 @@ def caller(session: Any, settings: Any, aws: bool) -> Finding:
         try:
             return of_caller(client.get_caller_identity())
         except Exception as error:
-            return Finding("identity", f"the service for tokens does not tell: {error}"[:300], "absent")
+            told = without_passwords(str(error))[:250]
+            return Finding("identity", f"the service for tokens does not tell: {told}", "absent")
     return Finding("identity", "there is no service for tokens", "absent")
 
 

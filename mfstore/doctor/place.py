@@ -19,6 +19,7 @@ from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, is_flow, parse
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 from mfstore.records import NamedTuple
 from mfstore.s3.transfers.metadata import HeadJob
+from mfstore.s3.urls import split_url
 from mfstore.settings import resolve
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def _opened(url: str, options: Mapping[str, Any]) -> S3Backend:
 
     reached = {"attempts": ATTEMPTS, "retry_seconds": RETRY_SECONDS, **options}
     root = setting("DATASTORE_SYSROOT_S3")
+    if "@" in split_url(url)[0]:  # whoever writes a password there finds it nowhere in a report
+        raise InvalidKey("a bucket's name has no @, and no URL of S3 a user or password", hint="Name a --profile")
     if root and f"{url.rstrip('/')}/".startswith(f"{root.rstrip('/')}/"):
         found: S3Backend = remote_backend(url, reached)
         return found

@@ -145,6 +145,8 @@ def test_tls(url, answer, state):
 def test_a_service_that_does_not_answer():
     (only,) = connection.judged("https://nowhere", connection.asked("http://127.0.0.1:9"), NOW)
     assert only.state == "broken" and only.hint
+    answer = connection.asked("http://nowhere.invalid", proxy="http://user:secret@127.0.0.1:9")
+    assert answer.error.endswith("by the proxy http://127.0.0.1:9")
 
 
 def test_regions():

@@ -286,6 +286,15 @@ def of_directory(path):
     return {name: {one["name"]: one for one in section} for name, section in told["sections"].items()}
 
 
+def test_passwords_are_not_shown_wherever_they_stand(s3_env, monkeypatch):
+    """In URLs of places, of services, and of the service for tokens."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://user:hidden@127.0.0.1:9")
+    told = str(document([*sections("s3://bucket/x", {"endpoint_url": "http://user:hidden@127.0.0.1:9"})]))
+    assert "hidden" not in told and "the service for tokens does not tell" in told
+    told = document([*sections("s3://user:hidden@bucket/x", {})])
+    assert "hidden" not in str(told) and told["broken"] == 1
+
+
 def test_a_directory(tmp_path):
     root = tmp_path / "store"
     found = of_directory(root)
