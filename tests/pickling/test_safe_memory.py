@@ -181,3 +181,58 @@ def test_many_of_old_protocols_stay_many(protocol):
     for values in ([uuid.UUID(int=number) for number in range(50)], [pd.Series([number]) for number in range(5)]):
         found = made(pickle.dumps(values, protocol))
         assert list(map(str, found)) == list(map(str, values))
+
+
+def arrow(value, **changes):
+    """An array as Arrow pickles it, with parts of that changed."""
+    build, (parts,) = value.__reduce__()
+    names = "kind", "length", "missing", "offset", "buffers", "children", "words"
+    return Call(build, tuple((dict(zip(names, parts, strict=True)) | changes).values()))
+
+
+NOTHING = pa.py_buffer(b"")
+LISTS = pa.array([[1], [2, 3]])
+VIEWS = pa.array(["x", None, "a text that is long enough"], pa.string_view())
+BLOCKS = pa.ExtensionArray.from_storage(
+    pa.fixed_shape_tensor(pa.int8(), [2]), pa.array([[1, 2]], pa.list_(pa.int8(), 2))
+)
+UNION = pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])])
+WILD = pa.py_buffer(b"\xff" * 48)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        arrow(UNION, buffers=[WILD, UNION.buffers()[1]]), arrow(UNION, buffers=[None, None]), arrow(UNION, buffers=[]),
+        arrow(UNION, buffers=[None, NOTHING]), arrow(UNION, length=1 << 40), arrow(VIEWS, buffers=[None, None]),
+        arrow(VIEWS, buffers=[None, NOTHING]), arrow(VIEWS, buffers=[VIEWS.buffers()[0], WILD]), arrow(VIEWS, offset=7),
+        arrow(BLOCKS, offset=7), arrow(BLOCKS, offset=1 << 53), arrow(LISTS, kind=pa.list_(pa.string())),
+        arrow(LISTS, children=[pa.array([[1]]).__reduce__()[1][0]]), arrow(LISTS, children=[]), arrow(LISTS, buffers=[None, WILD]),
+    ],
+    ids=lambda value: str(value.args[0][0]),
+)  # fmt: skip
+def test_arrays_of_arrow_are_looked_at_before_arrow_relies_on_them(value):
+    # Arrow itself ends the process over most of these, or reads wherever they say.
+    with pytest.raises((CorruptObject, pa.ArrowInvalid, ValueError)):
+        made(value)
+
+
+def test_arrays_of_arrow_that_have_no_items_begin_nowhere():
+    assert made(arrow(LISTS, length=0, buffers=[None, WILD])).flatten().to_pylist() == []
+    assert (
+        made(arrow(pa.array(["a"]), length=0, buffers=[None, WILD, NOTHING])).cast(pa.large_string()).to_pylist() == []
+    )
+    for value in (LISTS, VIEWS, UNION, BLOCKS, pa.array(["a", "b"]), pa.array([1, None]), pa.nulls(3)):
+        for part in (value.slice(0, 0), value.slice(1, 0), value.slice(1)):
+            assert made(part).equals(part)
+
+
+def test_types_of_arrow_are_not_nested_without_end():
+    deep = shared = pa.int8()
+    for _ in range(120):
+        deep = pa.list_(deep)
+    for _ in range(20):
+        shared = Call(pa.struct, [Call(pa.field, "a", shared), Call(pa.field, "b", shared)])
+    for kind in (deep, shared):
+        with pytest.raises(CorruptObject, match="nested too deeply"):
+            made(kind)

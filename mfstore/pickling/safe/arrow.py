@@ -9,6 +9,8 @@ from mfstore.pickling.safe.rules import Given, Rule, check, whole
 
 _MOST_BITS = 1 << 31
 _MOST_CODES = 128
+_DEEPEST = 100
+_MOST_TYPES = 1 << 16
 _UNIONS = ("union", "sparse_union", "dense_union")
 
 
@@ -41,9 +43,33 @@ def _made_by(name: str) -> Rule:
             check(len(args) < 2 or _are_codes(args), f"pyarrow.{name}", "its codes")
         if name == "binary":
             check(not args or args[0] == -1 or _is_length(args[0]), "pyarrow.binary", "its length")
-        return getattr(_pa().lib if hasattr(_pa().lib, name) else _pa(), name)(*args)
+        made = getattr(_pa().lib if hasattr(_pa().lib, name) else _pa(), name)(*args)
+        if is_type(made):
+            _check_nesting(made)
+        return made
 
     return whole(make)
+
+
+def _check_nesting(kind: Any) -> None:
+    """Arrow goes through types by recursion, and through what they share again and again."""
+    left, seen = [(kind, 0)], 0
+    while left:
+        one, depth = left.pop()
+        seen += 1
+        check(
+            depth <= _DEEPEST and seen <= _MOST_TYPES, "a type of Arrow", "it is nested too deeply, or shares too much"
+        )
+        left += [(inner, depth + 1) for inner in _inner_types(one)]
+
+
+def _inner_types(kind: Any) -> list[Any]:
+    pa = _pa()
+    if isinstance(kind, pa.BaseExtensionType):
+        return [kind.storage_type]
+    if pa.types.is_dictionary(kind):
+        return [kind.index_type, kind.value_type]
+    return [kind.field(number).type for number in range(kind.num_fields)]
 
 
 def _are_codes(args: tuple[Any, ...]) -> bool:
@@ -79,7 +105,11 @@ def _array(pa: Any, data: Any) -> Any:
     kind, length, missing, offset, buffers, children, words = data
     check(isinstance(kind, pa.DataType) and are(int, (length, missing, offset)), name, "its parts")
     check(length >= 0 and offset >= 0 and missing >= -1 and length + offset < _MOST_BITS << 24, name, "its length")
-    check(type(buffers) is list and all(one is None or isinstance(one, pa.Buffer) for one in buffers), name, "buffers")
+    check(
+        type(buffers) is list and buffers and all(one is None or isinstance(one, pa.Buffer) for one in buffers),
+        name,
+        "buffers",
+    )
     check(type(children) is list, name, "its parts")
     if isinstance(kind, pa.BaseExtensionType):
         storage = _array(pa, (kind.storage_type, *data[1:]))
@@ -92,10 +122,53 @@ def _array(pa: Any, data: Any) -> Any:
         check(values.type == kind.value_type, name, "its dictionary")
         return pa.DictionaryArray.from_arrays(numbers, values, ordered=kind.ordered, safe=True)
     check(words is None, name, "a dictionary")
+    if not length:
+        # Arrow does not look at where nothing begins, and reads it.
+        missing, offset, buffers = 0, 0, _of_nothing(pa, kind, buffers)
     inner = [_array(pa, child) for child in children]
+    check([one.type for one in inner] == _inner_types(kind), name, "its parts")
+    _check_layout(pa, kind, length + offset, buffers, inner)
     made = pa.Array.from_buffers(kind, length, buffers, missing, offset, inner or None)
     made.validate()
+    if missing and not pa.types.is_union(kind) and _widths(pa, kind):
+        # Arrow reads views of values that are missing, too.
+        pa.Array.from_buffers(kind, length, [None, *buffers[1:]], 0, offset).validate(full=True)
     return made
+
+
+def _of_nothing(pa: Any, kind: Any, buffers: list[Any]) -> list[Any]:
+    """The buffers of an array that has no items."""
+    types = pa.types
+    begins = (
+        types.is_list, types.is_large_list, types.is_map, types.is_string, types.is_large_string, types.is_binary,
+        types.is_large_binary,
+    )  # fmt: skip
+    if any(is_one(kind) for is_one in begins):
+        return [None, pa.py_buffer(bytes(16)), *buffers[2:]]
+    return [None, *(pa.py_buffer(b"") if one is None else one for one in buffers[1:])]
+
+
+def _widths(pa: Any, kind: Any) -> list[int]:
+    """Bytes for each item of a union or of views in the buffers that Arrow takes to be there."""
+    if pa.types.is_union(kind):
+        return [1] if kind.mode == "sparse" else [1, 4]
+    # As of pyarrow 16.
+    views = getattr(pa.types, "is_string_view", None), getattr(pa.types, "is_binary_view", None)
+    return [16] if any(is_one is not None and is_one(kind) for is_one in views) else []
+
+
+def _check_layout(pa: Any, kind: Any, end: int, buffers: list[Any], inner: list[Any]) -> None:
+    """What Arrow relies on before it validates, or does not validate: the buffers of unions and views, and where the
+    items of lists of one length begin."""
+    name = "pyarrow.Array"
+    if widths := _widths(pa, kind):
+        check(all(one is not None for one in buffers[1:]), name, "its buffers")
+        check(not pa.types.is_union(kind) or buffers[0] is None, name, "its buffers")
+        check(len(buffers) > len(widths), name, "its buffers")
+        fit = all(one.size >= end * width for one, width in zip(buffers[1:], widths, strict=False))
+        check(fit, name, "its length")
+    elif pa.types.is_fixed_size_list(kind):
+        check(end * kind.list_size <= len(inner[0]), name, "its length")
 
 
 def _chunked(given: Given) -> Any:
