@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from mfstore.errors import InvalidKey, WrongArgument
+from mfstore.errors import InvalidKey, UnsafeObject, WrongArgument
 
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 MACHINERY = frozenset([
@@ -58,7 +58,8 @@ class Allow:
         return Allow, (*sorted(self.names),)
 
     def find(self, module: str, name: str) -> Any:
-        """What a module has under a name that is on this list. Whatever the import raises; AttributeError."""
+        """What a module has under a name that is on this list. Whatever the import raises; AttributeError; UnsafeObject
+        for what the module itself has from a part of Python that does what its arguments say."""
         import_module(module)
         found: Any = sys.modules[module]
         *classes, last = name.split(".")
@@ -67,7 +68,13 @@ class Allow:
             if not isinstance(found, type):
                 # os.path is an attribute of modules that have imported os, and so on.
                 raise AttributeError(f"{module}.{name}: {part} is no class")
-        return getattr(found, last)
+        found = getattr(found, last)
+        home = getattr(found, "__module__", None)
+        if isinstance(home, str) and home.partition(".")[0] in MACHINERY:
+            error = UnsafeObject(f"{module}.{name} is of {home}, of which nobody can vouch for anything")
+            error.names = (f"{module}.{name}",)
+            raise error
+        return found
 
 
 def _checked(name: Any) -> str:

@@ -4,6 +4,7 @@ The cases are those that scanners of pickles are tested with, told anew: what th
 """
 
 import copyreg
+import functools
 import os
 import pickle
 import struct
@@ -415,7 +416,11 @@ def test_what_cannot_be_listed():
 def test_a_listed_name_is_no_way_to_a_module(monkeypatch):
     package = types.ModuleType("listed_package")
     package.os = os
+    package.run, package.bind = os.system, functools.partial
     monkeypatch.setitem(sys.modules, "listed_package", package)
+    for name in ("run", "bind"):
+        with pytest.raises(UnsafeObject, match="nobody can vouch"):
+            load(Allow(f"listed_package.{name}"), [stop(stacked("listed_package", name), TOUCH, b"\x85R")], (), ())
     with pytest.raises(AttributeError, match="no class"):
         load(Allow("listed_package.os.system"), [stop(stacked("listed_package", "os.system"), TOUCH, b"\x85R")], (), ())
 
