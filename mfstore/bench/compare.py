@@ -51,6 +51,9 @@ class Change:
     programs took. None: nobody knows, as they were too short, and not repeated."""
     basis: str | None = None
     """What says so: ``repetitions``, or ``slices`` of the time."""
+    missed: bool = False
+    """It could not keep up with the rate that was asked for any more: an open loop does what it is asked to, however
+    slow the service, until it cannot."""
 
     @property
     def ratio(self) -> float:
@@ -60,6 +63,8 @@ class Change:
     @property
     def word(self) -> str:
         """``faster``, ``slower``, ``same``, or ``unsure``: it differs, and nobody knows by how much it does anyway."""
+        if self.missed or not self.after:
+            return SLOWER
         if 1 / (1 + SAME) <= self.ratio <= 1 + SAME:
             return EQUAL
         if self.low is None or self.high is None:
@@ -88,15 +93,17 @@ class Comparison:
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
-    """Cells with the same scenario, operation and engine are compared; the rest is named."""
+    """Cells with the same scenario, operation and engine are compared; the rest is named. Where nothing succeeded
+    before there is nothing to compare with; where nothing does after, it is slower."""
     old, new = _cells(before), _cells(after)
-    shared = [key for key in old if key in new and _rate(old[key]) and _rate(new[key])]
+    shared = [key for key in old if key in new and _rate(old[key])]
     confidence = 1 - (1 - CONFIDENCE) / max(len(shared), 1)
     others = _others(before), _others(after)
     different = _different(before["run"], after["run"])
     return Comparison(
         tuple(_change(key, old[key], new[key], confidence, others) for key in shared),
-        tuple(_text(key) for key in old if key not in new), tuple(_text(key) for key in new if key not in old),
+        tuple(_text(key) for key in old if key not in new),
+        tuple(_text(key) for key in new if key not in shared and _rate(new[key])),
         tuple(text for _, text in different), tuple(text for name, text in different if name in WARNED),
         others,
     )  # fmt: skip
@@ -179,8 +186,9 @@ def _change(
     return Change(
         *key, before, after,
         _ratio(old["latency"]["p50"], new["latency"]["p50"]), _ratio(old["latency"]["p99"], new["latency"]["p99"]),
-        _ratio(old["usage"]["cpu"] / old["objects"], new["usage"]["cpu"] / new["objects"]),
+        _ratio(_cpu(old), _cpu(new)),
         found.low if found else None, found.high if found else None, basis if found else None,
+        not _missed(old) and _missed(new),
     )  # fmt: skip
 
 
@@ -194,6 +202,16 @@ def _interval(
         return None, basis
     shift = ratio / found.mean
     return Interval(ratio, found.low * shift, found.high * shift), basis if basis == other else "slices"
+
+
+def _cpu(cell: Mapping[str, Any]) -> float | None:
+    return cell["usage"]["cpu"] / cell["objects"] if cell["objects"] else None
+
+
+def _missed(cell: Mapping[str, Any]) -> bool:
+    """Whether an open loop fell behind, in any of its rounds."""
+    pace, repeats = cell.get("pace") or {}, cell.get("repeats") or {}
+    return bool(repeats.get("missed", 0)) or not pace.get("reached", True)
 
 
 def _ratio(old: float | None, new: float | None) -> float | None:

@@ -104,8 +104,8 @@ def page(document: Mapping[str, Any]) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         *(f"<p class=meta>{escape(line.replace('  ', ' · '))}</p>" for line in head_lines(document)),
-        _tiles(document), *(f"<p>{escape(line)}</p>" for line in [*pace_lines(cells), *client_lines(cells)]),
-        "<h2>What it is bound by, and what to try next</h2>", _verdicts(cells), _errors(cells),
+        _tiles(document), *(f"<p>{escape(line)}</p>" for line in [*pace_lines(cells), *client_lines(wholes(cells))]),
+        _verdicts(cells), _errors(cells),
         *_plots(cells),
         "<h2>All measurements</h2>",
         *(_measurements(*table) for table in tables(document)),
@@ -143,16 +143,16 @@ def _tiles(document: Mapping[str, Any]) -> str:
     for cell in cells:
         if cell.get("pace"):
             found = cell["pace"]
-            text = f"asked, {found['done'] / max(found['scheduled'], 1):.1%} done" + (
-                "" if found["reached"] else ": not reached"
-            )
-            tiles.append((f"{found['rate']:g}/s", text, not found["reached"]))
-    failed = sum(cell["failed"] for cell in cells)
-    done = sum(cell["objects"] for cell in cells)
+            missed = not found["reached"] or bool((cell.get("repeats") or {}).get("missed"))
+            text = f"asked, {found['done'] / max(found['scheduled'], 1):.1%} done{': not reached' if missed else ''}"
+            tiles.append((f"{found['rate']:g}/s", text, missed))
+    done, failed = (sum((cell.get("repeats") or cell)[name] for cell in cells) for name in ("objects", "failed"))
     moved, verified = (sum(cell[name] for cell in cells) for name in ("bytes", "verified"))
     tiles.append((f"{done / (done + failed):.3%}" if done + failed else "-", "of operations succeeded", failed > 0))
+    # Of a mix a put is verified only if a get draws its object: that it was not is no fault.
+    fewer = any(cell["verified"] < cell["bytes"] for cell in cells if not of_mix(cell))
     if moved:
-        tiles.append((f"{verified / moved:.0%}", f"of {size(moved)} verified", verified < moved))
+        tiles.append((f"{verified / moved:.0%}", f"of {size(moved)} verified", fewer))
     boxes = (
         f"<div class='tile{' bad' if bad else ''}'><b>{escape(value)}</b><span>{escape(text)}</span></div>"
         for value, text, bad in tiles
@@ -169,7 +169,8 @@ def _verdicts(cells: Sequence[Mapping[str, Any]]) -> str:
             f"<li><b>{escape(bound.capitalize())}</b>: {escape(advice)}.<small>{escape(reason)}</small>"
             f"<small>{escape(where)}</small></li>"
         )
-    return f"<ol class=verdicts>{''.join(items)}</ol>"
+    title = "<h2>What it is bound by, and what to try next</h2>"
+    return f"{title}<ol class=verdicts>{''.join(items)}</ol>" if items else ""
 
 
 def _errors(cells: Iterable[Mapping[str, Any]]) -> str:
@@ -240,8 +241,10 @@ def _asked(document: Mapping[str, Any]) -> str:
     text = (
         f"<p>Planned: {size(plan['bytes_sent'])} to write and {size(plan['bytes_received'])} to read, at most "
         f"{size(plan['bytes_stored'])} stored at once. The measurements together took "
-        f"{duration(sum(cell['seconds'] for cell in cells))}.</p>"
+        f"{duration(sum(cell['seconds'] for cell in wholes(cells)))}.</p>"
     )
+    if (rounds := document["run"].get("repeat") or 1) > 1:
+        text += f"<p>Planned is for all of {rounds} rounds; time and requests measured are those of one.</p>"
     if plan["cost"] is not None:
         text += f"<p>Cost at the prices given: at most {plan['cost']:.4f}, without retries.</p>"
     if not moved:

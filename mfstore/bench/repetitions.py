@@ -27,7 +27,7 @@ def _together(cells: list[Cell]) -> Cell:
     repeats = Repeats(
         tuple(rates), median(rates), None if sure is None else sure.mean, None if sure is None else sure.low,
         None if sure is None else sure.high, METHOD, sum(cell.objects for cell in cells),
-        sum(cell.failed for cell in cells),
+        sum(cell.failed for cell in cells), sum(cell.missed for cell in cells),
     )  # fmt: skip
     errors = tuple(dict.fromkeys(error for cell in cells for error in cell.errors))[:3]
     return replace(middle, repeats=repeats, errors=errors)

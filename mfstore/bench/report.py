@@ -184,7 +184,8 @@ def label(cell: Mapping[str, Any]) -> str:
     done = cell["objects"] + cell["failed"]
     limited = done < cell["wanted"] and not of_mix(cell)
     parts += [f"time limit after {done} of {cell['wanted']}"] if limited else []
-    parts += [f"{cell['failed']} FAILED"] if cell["failed"] else []
+    failed = (cell.get("repeats") or cell)["failed"]
+    parts += [f"{failed} FAILED"] if failed else []
     return ", ".join(parts)
 
 
@@ -255,7 +256,11 @@ def pace_lines(cells: Iterable[Mapping[str, Any]]) -> list[str]:
         found = cell.get("pace")
         if not found:
             continue
-        word = "reached" if found["reached"] else "NOT REACHED"
+        repeats = cell.get("repeats") or {}
+        missed = repeats.get("missed", 0)
+        word = f"NOT REACHED in {missed} of {len(repeats['rates'])} rounds" if missed else "reached"
+        if not found["reached"] and not repeats:
+            word = "NOT REACHED"
         done = found["done"] / found["scheduled"] if found["scheduled"] else 1.0
         lines.append(
             f"rate      {found['rate']:g}/s {found['arrivals']} of {mix(cell['scenario'])}: {word}; "
@@ -286,7 +291,8 @@ def client_lines(cells: Iterable[Mapping[str, Any]]) -> list[str]:
             f"p99 {time(share['p99'])} ms" + (f", {share['failed']} FAILED" if share["failed"] else "")
             for share in shares
         )
-        lines.append(f"clients   {cell['operation']} {label(cell)}: {when}; {each}")
+        name = label(cell) if of_mix(cell) else f"{cell['operation']} {label(cell)}"
+        lines.append(f"clients   {name}: {when}; {each}")
     return lines
 
 

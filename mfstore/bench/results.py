@@ -80,6 +80,8 @@ class Repeats:
     objects: int
     failed: int
     """In all of them."""
+    missed: int = 0
+    """Of an open loop: those in which the rate was not reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,11 @@ class Cell:
     def name(self) -> str:
         """What it is, in one line: the same in every run of the same scenario."""
         return f"{self.operation} {self.scenario.name}"
+
+    @property
+    def missed(self) -> int:
+        """Of an open loop, in how many rounds the rate was not reached."""
+        return self.repeats.missed if self.repeats else int(self.pace is not None and not self.pace.reached)
 
     @property
     def whole(self) -> bool:

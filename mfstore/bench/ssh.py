@@ -71,16 +71,17 @@ def _talk(
     said: list[str] = []
     listener = threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True)
     listener.start()
-    output = ""
+    output = broke = ""
     try:
         process.stdin.write(line + "\n")
         process.stdin.flush()
         output = process.stdout.read()
     except (OSError, ValueError) as error:
-        said.append(str(error))
+        broke = str(error)
     code = process.wait()
     listener.join(GRACE)
-    found.put((number, output, "".join(said), code if code or output.strip() else 1))
+    # Why ssh ended is what it said, and not that nobody read what was written to it.
+    found.put((number, output, "".join(said) or broke, code if code or output.strip() else 1))
 
 
 def _no_more(process: subprocess.Popen[str]) -> None:

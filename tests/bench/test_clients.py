@@ -17,15 +17,18 @@ import pytest
 
 from mfstore.backends import open_backend
 from mfstore.bench.clients import ClientRequest, decode_report, decode_request, encode
+from mfstore.bench.html import page
 from mfstore.bench.measure import Row, Usage
 from mfstore.bench.meeting import LEAD, Meeting
 from mfstore.bench.merging import Part, merged
 from mfstore.bench.mixes import MIXED, Mix
 from mfstore.bench.plan import plan
+from mfstore.bench.report import client_lines, duration
 from mfstore.bench.scenarios import OBJECTS, OPERATIONS, Scenario, mixed
 from mfstore.bench.window import Lasting
 from mfstore.errors import BackendError, InvalidKey, Refused
 from mfstore.settings import resolve
+from tests.bench.test_report import document
 from tests.bench.test_run import mfstore
 from tests.rigs.flows import HANG, FlowRig
 from tests.servers.base import free_ports
@@ -156,6 +159,13 @@ def test_schedules_of_several_are_one():
     assert (whole.pace.scheduled, whole.pace.done, whole.pace.reached) == (20, 20, True)
     assert whole.latency.p50 == pytest.approx(0.06) and whole.pace.service.p50 == pytest.approx(0.01)
     assert [share.objects for share in whole.clients] == [10, 10] and cells["get"].objects == 20
+    shown = {**document(), "cells": [cell.to_dict() for cell in cells.values()]}
+    (line,) = client_lines([shown["cells"][-1]])
+    assert line.startswith("clients   all of 10 x 1000 B, 10/s constant: all at work for ")
+    text = page(shown)
+    assert text.count("all at work for") == 1 and "What it is bound by" not in text
+    assert f"together took {duration(2.1)}." in text, "not once for each of its operations"
+    assert "<div class='tile bad'>" not in text, "puts of a mix need not be verified"
 
 
 # ---- whole runs ------------------------------------------------------------------------------------
@@ -229,7 +239,8 @@ def test_two_machines_over_ssh(tmp_path):
 
 @pytest.mark.parametrize(
     ("script", "said"),
-    [('[ $host = b ] && exit 255; exec sh -c "$*"', "client b was lost (exit code 255)"),
+    [('[ $host = b ] && echo no such host >&2 && exit 255; exec sh -c "$*"',
+      "client b was lost (exit code 255): no such host"),
      ('[ $host = b ] && read line && exec echo nonsense; exec sh -c "$*"', "not a report of a client")],
 )  # fmt: skip
 def test_a_lost_client_is_never_success(tmp_path, script, said):

@@ -109,6 +109,25 @@ def test_many_comparisons_share_one_confidence():
     assert 0 < alone.count(["faster"]) + alone.count(["slower"]) <= 12
 
 
+def test_what_does_not_succeed_any_more_is_slower():
+    nothing = {**cell(rate=1.0), "objects_per_second": 0.0, "objects": 0, "latency": {"p50": None, "p99": None}}
+    assert words(document(cell()), document(nothing)) == ["slower"]
+    assert compare(document(cell()), document(nothing)).slower
+    back = compare(document(nothing), document(cell()))
+    assert (back.changes, back.only_before, back.only_after) == ((), (), ("get 100 x 1 MiB (native)",))
+    assert compare(document(nothing), document(nothing)).changes == ()
+    comparison(document(cell()), document(nothing))
+
+
+def test_an_open_loop_is_slower_when_it_falls_behind():
+    """Its rate is what it was asked for, within a few per cent, until more than that is late."""
+    kept, behind = ({**cell(rate=rate), "pace": {"reached": reached}} for rate, reached in ((200, True), (195, False)))
+    assert words(document(kept), document(behind)) == ["slower"]
+    assert words(document(behind), document(kept)) == words(document(behind), document(behind)) == ["same"]
+    once = {**kept, "repeats": {"rates": [200.0, 195.0, 200.0], "mean": 198.0, "missed": 1}}
+    assert words(document(kept), document(once)) == ["slower"]
+
+
 def test_what_else_was_different():
     old = document(cell(), seed=1)
     new = document(cell(), cell("put"), host={"cpu": "Xeon", "libraries": {"libcurl": "8.6.0"}}, version="2", seed=2)

@@ -6,7 +6,7 @@ import itertools
 import json
 import threading
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import mean, pstdev
 
 import pytest
@@ -16,10 +16,12 @@ from mfstore.bench.mixes import SHARES, Mix, draws, parse_rate, parse_shares, sc
 from mfstore.bench.pace import NOT_BEGUN, Clock, Event, Loop, pace, responses
 from mfstore.bench.plan import plan
 from mfstore.bench.pool import Pool
-from mfstore.bench.report import pace_lines
+from mfstore.bench.repetitions import together
+from mfstore.bench.report import label, pace_lines
 from mfstore.bench.scenarios import OBJECTS, OPERATIONS, Scenario, mixed
 from mfstore.errors import InvalidKey
 from mfstore.testing import FaultProxy, NetworkFault, actions
+from tests.bench.test_report import cell
 from tests.bench.test_run import cloud, keys, mfstore  # noqa: F401
 
 # ---- what is drawn, and when -----------------------------------------------------------------------
@@ -182,6 +184,21 @@ def test_a_rate_that_cannot_be_followed_is_not_reached():
     assert "NOT REACHED" in line and f"{found.not_begun} never begun" in line
 
 
+def test_a_round_that_is_not_the_median_one_counts_when_it_failed():
+    rows, loop = simulated(40, seconds=2.0, rate=20)
+    kept = pace(20, "constant", loop.begin + 2.0, rows)
+    rounds = [
+        replace(cell(seconds=seconds), pace=replace(kept, reached=seconds < 12), failed=seconds == 12)
+        for seconds in (10, 11, 12)
+    ]
+    (found,) = together(rounds)
+    assert (found.pace.reached, found.failed) == (True, 0), "the median one"
+    assert (found.missed, found.repeats.missed, found.repeats.failed) == (1, 1, 1)
+    assert [one.missed for one in rounds] == [0, 0, 1]
+    (line, _) = pace_lines([found.to_dict()])
+    assert "NOT REACHED in 1 of 3 rounds" in line and "1 FAILED" in label(found.to_dict())
+
+
 def test_in_an_open_loop_operations_begin_while_others_hang():
     """Ten operations at once, though the first nine end only when all have begun."""
     all_there = threading.Barrier(10)
@@ -245,9 +262,11 @@ def test_a_mix_in_a_directory(tmp_path):
 def test_a_rate_that_is_not_reached_is_no_success(tmp_path):
     done = mfstore(
         str(tmp_path), "--rate", "100000/s", "--total", "3000", "--size", "4KiB", "--count", "10", "--concurrency", "1",
-        "--yes", code=1,
+        "--repeat", "2", "--yes", code=1,
     )  # fmt: skip
-    assert "NOT REACHED" in done.stdout and ("rate was not reached" in done.stderr or "failed" in done.stderr)
+    assert "NOT REACHED in 2 of 2 rounds" in done.stdout and (
+        "rate was not reached" in done.stderr or "failed" in done.stderr
+    )
 
 
 @pytest.mark.server

@@ -384,14 +384,14 @@ def test_it_asks_before_it_starts(tmp_path):
 def test_operations_that_go_on_for_a_time_and_are_repeated(tmp_path):
     place, out = tmp_path / "place", tmp_path / "out.json"
     done = mfstore(
-        place, "-y", "--duration", "0.3s", "--warm-up", "0.1s", "--repeat", "2", "--size", "4KiB", "--count", "1",
+        place, "-y", "--duration", "0.2s", "--warm-up", "0.1s", "--repeat", "2", "--size", "4KiB", "--count", "1",
         "--duplicate", "0", "--operation", "put,get,list,delete,save,load", "-o", out, "--rows", tmp_path / "rows.csv.gz",
     )  # fmt: skip
-    assert "each of 0.4 s" in done.stderr and ", 2 times" in done.stderr
+    assert "each of 0.3 s" in done.stderr and ", 2 times" in done.stderr
     assert "mean, 95 %" in done.stdout and "steady" in done.stdout
     assert list(tmp_path.glob("place/*")) == []
     document = json.loads(out.read_text())
-    assert (document["run"]["duration"], document["run"]["warm_up"], document["run"]["repeat"]) == (0.3, 0.1, 2)
+    assert (document["run"]["duration"], document["run"]["warm_up"], document["run"]["repeat"]) == (0.2, 0.1, 2)
     cells = {cell["operation"]: cell for cell in document["cells"] if cell["scenario"]["layer"] == OBJECTS}
     assert set(cells) == {"put", "get", "list", "delete"}
     for operation, cell in cells.items():
