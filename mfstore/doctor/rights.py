@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from mfstore.doctor.findings import Finding, State
 from mfstore.doctor.tried import SCRATCH, Trial, Tried
 from mfstore.records import NamedTuple
-from mfstore.s3.aws.rights import ACTIONS, OPERATIONS
+from mfstore.s3.aws.rights import ACTIONS, OPERATIONS, arn, literal
+from mfstore.s3.urls import split_url
 
 
 class Operation(NamedTuple):
@@ -152,14 +154,14 @@ def _as_a_whole(trial: Trial) -> Finding:
     )  # fmt: skip
     if can["load"] is False:
         hint = "Nothing can be loaded here" + (". To load it takes:" if missing else "")
-        return Finding("you", text, "broken", hint, statement(missing), facts)
+        return Finding("you", text, "broken", hint, statement(missing, trial), facts)
     if not_may and missing:
         return Finding(
             "you",
             text,
             "refused",
             "If that is not meant, this is missing (mfstore policy prints all that a role needs):",
-            statement(missing),
+            statement(missing, trial),
             facts,
         )
     return Finding("you", text, facts=facts)
@@ -176,28 +178,41 @@ def _and(words: Sequence[str], last: str = "and") -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
-def statement(missing: Sequence[tuple[str, str]]) -> str:
-    """The policy that allows it, as JSON: for the object of the trial all those beside it. Empty for nothing."""
+def statement(missing: Sequence[tuple[str, str]], trial: Trial) -> str:
+    """The policy that allows it, as JSON: for the object of the trial all those beside it, for another all of the
+    place. Empty for nothing."""
     actions: dict[str, set[str]] = {}
     for action, resource in missing:
-        where = f"{resource.rpartition('/')[0]}/*" if SCRATCH in resource else resource
-        actions.setdefault(where, set()).add(action)
+        actions.setdefault(_pattern(resource, trial), set()).add(action)
     found = [
         {"Effect": "Allow", "Action": sorted(names), "Resource": where} for where, names in sorted(actions.items())
     ]
     return json.dumps({"Version": "2012-10-17", "Statement": found}) if found else ""
 
 
+def _pattern(resource: str, trial: Trial) -> str:
+    """What a statement names for what a request was about."""
+    place = arn(trial.bucket, trial.prefix).removeprefix("arn:aws:")
+    begin, found, key = resource.partition(place)
+    if not found:  # the bucket, or a key of KMS
+        return resource
+    folder = f"{key.rpartition('/')[0]}/".lstrip("/") if SCRATCH in key else ""
+    bucket = begin + found.removesuffix(trial.prefix)
+    return f"{bucket}{literal(trial.prefix + folder)}*"
+
+
 def _removal(left: str) -> str:
-    url, _, more = left.partition(" (")
-    bucket, _, key = url.removeprefix("s3://").partition("/")
+    url, _, more = left.rpartition(" (") if left.endswith(")") else (left, "", "")
+    bucket, key = split_url(url)
     kind, _, name = more.rstrip(")").partition(" ")
-    where = f"--bucket {bucket} --key {key}"
+    where = f"--bucket {shlex.quote(bucket)} --key {shlex.quote(key)}"
     if kind == "upload":
         return f"aws s3api abort-multipart-upload {where} --upload-id {name}"
     if kind == "version":
         return f"aws s3api delete-object {where} --version-id {name}"
-    return f"aws s3 rm {url}"
+    if kind:  # its versions, which may not be listed here
+        return f"aws s3api list-object-versions --bucket {shlex.quote(bucket)} --prefix {shlex.quote(key)}"
+    return f"aws s3 rm {shlex.quote(url)}"
 
 
 def checksums(trial: Trial) -> Iterator[Finding]:

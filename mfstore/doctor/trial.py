@@ -61,7 +61,7 @@ class _Run:
     """One trial."""
 
     def __init__(self, backend: S3Backend, versioned: bool | None, folders: Sequence[str], shared: str) -> None:
-        self.trial = Trial()
+        self.trial = Trial(backend.bucket, backend.prefix)
         self._folders = folders
         self._shared = shared
         self._backend = backend

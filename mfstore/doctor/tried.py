@@ -30,6 +30,10 @@ class Tried:
 class Trial:
     """All that was learned."""
 
+    bucket: str
+    """Its name, or the ARN of an access point."""
+    prefix: str
+    """What the keys of the place begin with."""
     tried: dict[str, Tried] = field(default_factory=dict)
     """By name; those of ``rights.OPERATIONS``."""
     headers: dict[str, str] = field(default_factory=dict)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Literal
 
 from mfstore.errors import InvalidKey, Unsupported
 from mfstore.records import dataclass
-from mfstore.s3.aws.rights import arn
+from mfstore.s3.aws.rights import arn, literal
 from mfstore.s3.urls import is_directory_bucket, split_url
 
 Kind = Literal["store", "stock", "packed"]
@@ -83,11 +82,6 @@ def place(
         tuple(flows),
         partition,
     )
-
-
-def literal(text: str) -> str:
-    """A text as it stands, in a pattern of a policy."""
-    return re.sub(r"[*?$]", lambda found: f"${{{found[0]}}}", text)
 
 
 def partition_of_region(region: str) -> str:

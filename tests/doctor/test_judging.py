@@ -1,5 +1,6 @@
 """What the doctor thinks of what was asked and tried: of answers that are handed in."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -31,7 +32,7 @@ def denied(action, resource="arn:aws:s3:::b/p/.mfstore-probe-0123"):
 
 
 def trial(**answers):
-    found = Trial()
+    found = Trial("b", "p/")
     for name in rights.TRIED:
         found.tried[name] = Tried(name, "allowed")
     for name, (answer, error) in answers.items():
@@ -97,8 +98,36 @@ def test_what_is_left_can_be_removed_by_what_is_shown():
     ]  # fmt: skip
 
 
+def test_what_is_shown_can_be_copied_whatever_names_have():
+    """Into a shell, and as a policy: a key that is not the trial's stands for the place, a sign for itself."""
+    found = Trial("b", "my (old) data/a*/")
+    url = "s3://b/my (old) data/a*/.mfstore-probe-1"
+    found.left = [url, f"{url} (version v1)", f"{url} (its versions)"]
+    for name in rights.TRIED:
+        found.tried[name] = Tried(name, "allowed")
+    for name, key in (("get", "packs/ab/x"), ("put", ".mfstore-probe-1"), ("delete-shared", "packs/.mfstore-probe-1")):
+        error = denied(f"s3:{name}", f"arn:aws-cn:s3:::b/my (old) data/a*/{key}")
+        found.tried[name] = Tried(name, "refused", error)
+    told = [*rights.rights(found)]
+    where = "--bucket b --key 'my (old) data/a*/.mfstore-probe-1'"
+    assert [one.fix for one in told if one.name == "left behind"] == [
+        f"aws s3 rm '{url}'", f"aws s3api delete-object {where} --version-id v1",
+        f"aws s3api list-object-versions {where.replace('--key', '--prefix')}",
+    ]  # fmt: skip
+    place = "arn:aws-cn:s3:::b/my (old) data/a${*}/"
+    assert [(one["Resource"], one["Action"]) for one in json.loads(by_name(told)["you"].fix)["Statement"]] == [
+        (f"{place}*", ["s3:get", "s3:put"]), (f"{place}packs/*", ["s3:delete-shared"]),
+    ]  # fmt: skip
+    found = Trial("arn:aws:s3:eu-west-1:1:accesspoint/a", "")
+    assert rights.statement([("s3:PutObject", f"{found.bucket}/object/x/.mfstore-probe-1")], found).count(
+        f"{found.bucket}/object/x/*"
+    )
+    assert rights.statement([("s3:GetObject", f"{found.bucket}/object/x/y")], found).count(f"{found.bucket}/object/*")
+    assert rights.statement([("s3:ListBucket", found.bucket)], found).count(f'"{found.bucket}"')
+
+
 def test_checksums():
-    found = Trial(kept=("CRC64NVME",))
+    found = Trial("b", "p/", kept=("CRC64NVME",))
     found.checksums = {
         "CRC64NVME": Tried("CRC64NVME", "allowed"), "CRC32C": Tried("CRC32C", "failed", BackendError("no")),
         "wrong": Tried("wrong", "failed", BackendError("changed on its way", status=400)),

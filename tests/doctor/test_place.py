@@ -107,6 +107,20 @@ def test_who_may_only_read_gets_a_whole_report(place):
     assert place.left() == before
 
 
+def test_who_may_only_list_is_told_what_it_takes_to_load_from_there(place):
+    with place.store() as store:
+        store.put(b"kept" * 1000)
+    whom = {"Effect": "Allow", "Principal": {"AWS": ["arn:aws:iam:::user/doctorreader"]}, "Action": ["s3:ListBucket"]}
+    policy = {"Version": "2012-10-17", "Statement": [{**whom, "Resource": [f"arn:aws:s3:::{place.bucket}"]}]}
+    place.boto.put_bucket_policy(Bucket=place.bucket, Policy=json.dumps(policy))
+    found = place.doctor("reader")
+    assert found["place"]["place"]["state"] == "refused"
+    you = found["rights"]["you"]
+    assert you["state"] == "broken" and you["facts"]["list"] and not you["facts"]["load"]
+    (allowed,) = (one for one in json.loads(you["fix"])["Statement"] if "s3:GetObject" in one["Action"])
+    assert allowed["Resource"] == f"arn:aws:s3:::{place.bucket}/team/*"
+
+
 def test_who_may_not_delete_is_told_what_stays(place):
     found = place.doctor("writer")
     assert not broken(found) and answers(found)["put-if-match"] == "allowed" and answers(found)["delete"] == "refused"

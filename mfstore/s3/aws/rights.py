@@ -185,6 +185,11 @@ def arn(bucket: str, key: str | None = None, partition: str = "aws") -> str:
     return f"arn:{partition}:s3:::{bucket}" + ("" if key is None else f"/{key}")
 
 
+def literal(text: str) -> str:
+    """A text as it stands, in a pattern of a policy."""
+    return re.sub(r"[*?$]", lambda found: f"${{{found[0]}}}", text)
+
+
 def partition_of(host: str) -> str:
     """Which part of AWS a host belongs to; ``aws`` also for a service of another kind."""
     if ".amazonaws.com.cn" in host:
