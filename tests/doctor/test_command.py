@@ -34,11 +34,13 @@ def test_all_is_well(s3_env):
     assert "secret" not in json.dumps(document)
 
 
-def test_where_the_core_does_not_load(s3_env):
-    code, document = doctor(before="sys.modules['mfstore._core.memory'] = None")
+def test_where_the_core_does_not_load_and_a_profile_does_not_exist(s3_env):
+    """Neither keeps the other from being told."""
+    code, document = doctor(before="sys.modules['mfstore._core.memory'] = None", AWS_PROFILE="nobody")
     assert code == 1
     assert "_core.memory" in found(document, "installation", "broken")
     assert {"liblz4", "libcurl"} <= set(found(document, "libraries"))
+    assert "nobody" in found(document, "S3", "broken")["configuration"]
 
 
 def test_what_is_wrong_is_told(s3_env, tmp_path):
@@ -50,12 +52,6 @@ def test_what_is_wrong_is_told(s3_env, tmp_path):
     assert "METAFLOW_MFSTORE" in found(document, "Metaflow", "doubtful")["extension"]
     assert "sometimes" in found(document, "environment", "broken")["settings"]
     assert str(tmp_path) in found(document, "environment")["TMPDIR"]
-
-
-def test_a_profile_that_does_not_exist(s3_env):
-    code, document = doctor(AWS_PROFILE="nobody")
-    assert code == 1
-    assert "nobody" in found(document, "S3", "broken")["configuration"]
 
 
 def test_a_terminal_shows_it(s3_env):

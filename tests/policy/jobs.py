@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mfstore import errors
 from mfstore.backends.s3.backend import S3Backend
+from mfstore.doctor.findings import document
+from mfstore.doctor.place import sections
 from mfstore.format.quarantine import PREFIX
 from mfstore.holding import new_hold
 from mfstore.maintenance import quarantine
@@ -119,8 +121,7 @@ NOT_ON_RADOSGW = {"encryption", "public access"}
 
 def examined(rig):
     """What the doctor finds of the place, by its sections."""
-    done = mfstore("doctor", rig.url, "--json", env=environment(rig), code=(0, 1))
-    return json.loads(done.stdout)["sections"]
+    return document([*sections(rig.url, rig.options())])["sections"]
 
 
 def collect(rig):
