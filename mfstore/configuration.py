@@ -3,11 +3,13 @@ one."""
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import unquote
 
 from mfstore.errors import InvalidKey
 
@@ -31,17 +33,35 @@ def read(
     knobs = _checked(path, "", document, {**everywhere, **alone}, of_places)
     found = {}
     for url, table in _table(path, PLACE, places).items():
-        found[place_of(url)] = _checked(
+        place = _named_place(path, url)
+        if place in found:
+            raise InvalidKey(f"{path}: {PLACE}.{url!r} is a place that another table names already", found=place)
+        found[place] = _checked(
             path, f"{PLACE}.{url!r}", _table(path, f"{PLACE}.{url!r}", table), {**everywhere, **of_places}
         )
     return knobs, found
 
 
 def place_of(url: str) -> str:
-    """A place by one of its names: a directory by its whole path, a URL without a slash at its end."""
+    """A place by one of its names: a directory by its whole path without links, a URL without a slash at its end."""
     if "://" in url and not url.startswith("file://"):
         return url.rstrip("/")
-    return str(Path(url.removeprefix("file://")).expanduser().absolute()).rstrip("/")
+    path = unquote(url.removeprefix("file://")) if url.startswith("file://") else url
+    # Resolved: a directory has as many paths as links lead there, and what is said of it holds by each.
+    return os.path.realpath(os.path.expanduser(path)).rstrip("/")  # noqa: PTH111
+
+
+def _named_place(path: str, url: str) -> str:
+    """A place as a file names it: what is said of a place that is none would hold nowhere, without a word."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        if not Path(os.path.expanduser(url)).is_absolute():  # noqa: PTH111
+            raise InvalidKey(
+                f"{path}: {PLACE}.{url!r} is no place", hint="s3://bucket/prefix, or a directory by its whole path"
+            )
+    elif not scheme or scheme != scheme.lower() or not rest.strip("/"):
+        raise InvalidKey(f"{path}: {PLACE}.{url!r} is no place", hint="A URL is s3://bucket/prefix")
+    return place_of(url)
 
 
 def _checked(
@@ -50,7 +70,7 @@ def _checked(
     where = f" in {table}" if table else ""
     for name, value in given.items():
         if name not in known:
-            close = get_close_matches(name, [*known, PLACE], 1)
+            close = get_close_matches(name, [*known, *elsewhere, PLACE], 1)
             hint = f"Did you mean {close[0]}?" if close else "docs/cli.md lists the keys"
             if name in elsewhere:
                 hint = f"It belongs in a table [{PLACE}.…]"

@@ -111,7 +111,7 @@ def open_store(
         signers = public_keys(trusted)
     backend = open_backend(text, knobs, **options)
     kind = Store
-    if telemetry():
+    if telemetry(text):
         from mfstore.telemetry import TracedStore
 
         kind = TracedStore

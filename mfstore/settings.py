@@ -48,19 +48,19 @@ class Configuration(NamedTuple):
     places: Mapping[str, Mapping[str, Any]] = {}
     """By URL, or path of a directory, without a slash at its end."""
 
-    def of(self, place: str | None) -> Mapping[str, tuple[str, Any]]:
-        """By key, who says it and what, for a place: its own table, which is that of the longest name that it begins
-        with, before what holds everywhere."""
+    def of(self, place: str | None) -> Mapping[str, tuple[str, Any, int]]:
+        """By key, who says it, what, and the length of the place that it is said of (0: of all), for a place: what its
+        own tables say, that of the longest name before others, and before them what holds everywhere."""
         if self.path is None:
             return {}
-        found = {name: (f"{self.path}: {name}", value) for name, value in self.knobs.items()}
+        found = {name: (f"{self.path}: {name}", value, 0) for name, value in self.knobs.items()}
         if place is not None and self.places:
             from mfstore.configuration import place_of
 
             inside = f"{place_of(place)}/"
             for url in sorted((url for url in self.places if inside.startswith(f"{url}/")), key=len):
-                own = {name: (f"{self.path}: {name} of {url}", value) for name, value in self.places[url].items()}
-                found.update(own)
+                table = self.places[url].items()
+                found.update((name, (f"{self.path}: {name} of {url}", value, 1 + len(url))) for name, value in table)
         return found
 
 
@@ -116,11 +116,18 @@ class _Said:
         text = os.environ.get(variable)
         if text is not None:
             return variable, text
-        return self._file.get(variable[len("MFSTORE_") :].lower()) if self._file else None
+        found = self._file.get(_key(variable)) if self._file else None
+        return None if found is None else found[:2]
 
-    def rank(self, variable: str, given: object) -> int:
-        """How far above others it is said: as an argument, in the environment, in the file, nowhere."""
-        return 3 if given is not None else 2 if variable in os.environ else int(self.find(variable) is not None)
+    def rank(self, variable: str, given: object) -> tuple[int, int]:
+        """How far above others it is said: as an argument, in the environment, in the file (of a place with a longer
+        name above one with a shorter one), nowhere."""
+        if given is not None:
+            return 3, 0
+        if variable in os.environ:
+            return 2, 0
+        found = self._file.get(_key(variable)) if self._file else None
+        return (0, 0) if found is None else (1, found[2])
 
     def text(self, variable: str) -> Any:
         found = self.find(variable)
@@ -167,6 +174,11 @@ class _Said:
         if value not in allowed:
             raise _invalid(f"{source} must be one of {', '.join(allowed)}", repr(value))
         return value
+
+
+def _key(variable: str) -> str:
+    """What a variable is called in a file."""
+    return variable[len("MFSTORE_") :].lower()
 
 
 WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -246,16 +258,16 @@ def records(given: bool | None = None) -> bool:
     return _Said().flag("MFSTORE_RECORD", given, True)
 
 
-def telemetry() -> bool:
-    """Whether stores that are opened are observed by OpenTelemetry: ``MFSTORE_OTEL``; default off."""
-    return _Said().flag("MFSTORE_OTEL", None, False)
+def telemetry(place: str | None = None) -> bool:
+    """Whether stores that are opened there are observed by OpenTelemetry: ``MFSTORE_OTEL``; default off."""
+    return _Said(place).flag("MFSTORE_OTEL", None, False)
 
 
-def payload_signing(given: str | None = None) -> str:
+def payload_signing(given: str | None = None, place: str | None = None) -> str:
     """Whether a body's SHA-256 is signed with the request: always, never, or auto, as AWS's SDKs have it: over http,
     and not over https where a checksum goes with the body. ``MFSTORE_S3_PAYLOAD_SIGNING``; default auto, which also
     heeds ``payload_signing_enabled`` of botocore's configuration. InvalidKey for another word."""
-    return _Said().choice("payload_signing", "MFSTORE_S3_PAYLOAD_SIGNING", given, "auto", PAYLOAD_SIGNING)
+    return _Said(place).choice("payload_signing", "MFSTORE_S3_PAYLOAD_SIGNING", given, "auto", PAYLOAD_SIGNING)
 
 
 def bandwidth(given: float | None) -> float | None:
@@ -282,9 +294,11 @@ class S3Knobs(NamedTuple):
     """Bytes of results that may wait to be taken. ``MFSTORE_MEMORY``; default 256 MiB."""
 
 
-def resolve_s3(engine: str | None = None, concurrency: int | None = None, memory: int | None = None) -> S3Knobs:
-    """The S3 knobs in force. InvalidKey (naming the source) when one is out of range."""
-    said = _Said()
+def resolve_s3(
+    engine: str | None = None, concurrency: int | None = None, memory: int | None = None, place: str | None = None
+) -> S3Knobs:
+    """The S3 knobs in force, at a place. InvalidKey (naming the source) when one is out of range."""
+    said = _Said(place)
     return S3Knobs(
         engine=said.choice("engine", "MFSTORE_S3_ENGINE", engine, "auto", ENGINES),
         concurrency=said.number("concurrency", "MFSTORE_S3_CONCURRENCY", concurrency, 0, 0, 4096) or None,
@@ -316,11 +330,11 @@ def resolve_encryption(
     key = (said.text("MFSTORE_KMS_KEY") or "") if kms_key is None else kms_key
     one = said.flag("MFSTORE_BUCKET_KEY", bucket_key, None)
     if key and "kms" not in algorithm:
-        above = said.rank("MFSTORE_KMS_KEY", kms_key) - said.rank("MFSTORE_ENCRYPTION", encryption)
-        if not above:
+        of_key, of_algorithm = said.rank("MFSTORE_KMS_KEY", kms_key), said.rank("MFSTORE_ENCRYPTION", encryption)
+        if of_key == of_algorithm:
             source = "kms_key" if kms_key is not None else (said.find("MFSTORE_KMS_KEY") or ("",))[0]
             raise _invalid(f"{source} is a key of KMS, and the encryption is not of KMS", algorithm or "none")
-        algorithm, key = ("aws:kms", key) if above > 0 else (algorithm, "")
+        algorithm, key = ("aws:kms", key) if of_key > of_algorithm else (algorithm, "")
     if algorithm != "aws:kms":
         if bucket_key:
             raise _invalid("bucket_key is of another encryption", algorithm or "none", "aws:kms")
@@ -358,11 +372,11 @@ class MetaflowKnobs(NamedTuple):
     whatever was stored."""
 
 
-def resolve_metaflow(profile: str | None, safe: str | None = None) -> MetaflowKnobs:
-    """The knobs in force; ``profile`` and ``safe`` are what Metaflow's configuration says. InvalidKey (naming
-    the variable) when one is out of range."""
+def resolve_metaflow(profile: str | None, safe: str | None = None, root: str | None = None) -> MetaflowKnobs:
+    """The knobs in force; ``profile`` and ``safe`` are what Metaflow's configuration says, ``root`` is its datastore.
+    InvalidKey (naming the variable) when one is out of range."""
     profile = profile or "stock"
-    said = _Said()
+    said = _Said(root)
     return MetaflowKnobs(
         threads=said.number("threads", "MFSTORE_THREADS", None, None, 1, 256),
         verify=said.flag("MFSTORE_VERIFY", None, True),

@@ -10,6 +10,7 @@ import pytest
 
 import mfstore
 from mfstore import errors, settings
+from mfstore.backends import said_of
 from mfstore.settings import (
     EncryptionKnobs,
     PlaceKnobs,
@@ -166,6 +167,14 @@ kms_key = ""
 """
 
 
+SOURCE = {
+    "DATASTORE_SYSROOT_S3": "s3://flows/metaflow", "DATATOOLS_SUFFIX": "data", "DEFAULT_AWS_CLIENT_PROVIDER": "boto3",
+    "S3_RETRY_COUNT": 7, "S3_TRANSIENT_RETRY_COUNT": 20, "S3_WORKER_COUNT": 64, "DATATOOLS_CLIENT_PARAMS": {},
+    "DATATOOLS_SESSION_VARS": {},
+}  # fmt: skip
+"""What Metaflow's settings say."""
+
+
 @pytest.fixture
 def configured(tmp_path, monkeypatch):
     """Writes a file, and puts it in force."""
@@ -217,9 +226,79 @@ def test_a_directory_by_its_path(configured, tmp_path, monkeypatch):
     assert resolve(place="stores2").fsync == "batch"
 
 
+def test_a_directory_by_each_path_that_leads_there(configured, tmp_path):
+    (tmp_path / "on disk").mkdir()
+    (tmp_path / "link").symlink_to("on disk")
+    for name in ("on disk", "link", "link/../link"):
+        configured(f'[place."{tmp_path}/{name}"]\nfsync = "none"\n')
+        for url in ("on disk/a", "link/a", "x/../link"):
+            assert resolve(place=f"{tmp_path}/{url}").fsync == "none"
+        assert resolve(place=f"file://{tmp_path}/on%20disk/a").fsync == "none"
+
+
+def test_each_table_is_above_those_of_shorter_names(configured):
+    configured("""
+        encryption = "aws:kms"
+        kms_key = "everywhere"
+        [place."s3://plain"]
+        encryption = "AES256"
+        [place."s3://plain/secret"]
+        kms_key = "one"
+    """)
+    assert resolve_encryption(place="s3://plain/x") == EncryptionKnobs("AES256")
+    assert resolve_encryption(place="s3://plain/secret/x") == EncryptionKnobs(KMS, "one")
+
+
+def test_settings_of_a_place_reach_what_works_there(configured, tmp_path):
+    configured(f'''
+        s3_engine = "native"
+        [place."s3://slow/store"]
+        s3_engine = "aiobotocore"
+        s3_concurrency = 3
+        s3_payload_signing = "always"
+        [place."s3://flows/metaflow"]
+        safe = true
+        verify = false
+        region = "eu-west-1"
+        [place."{tmp_path}"]
+        otel = true
+    ''')
+    said = said_of("s3://slow/store/x", {})
+    assert (said["engine"], said["concurrency"], said["payload_signing"]) == ("aiobotocore", 3, "always")
+    assert said_of("s3://slow/store", {"concurrency": 5})["concurrency"] == 5
+    assert {"concurrency", "payload_signing"}.isdisjoint(said_of("s3://slow", {}))
+    knobs = resolve_metaflow(None, root="s3://flows/metaflow")
+    assert knobs.safe is not None and not knobs.verify and resolve_metaflow(None, root="s3://flows").verify
+    assert settings.telemetry(str(tmp_path)) and not settings.telemetry("s3://slow")
+
+
+def test_metaflow_reaches_its_root_as_the_file_says(configured, monkeypatch):
+    from mfstore.s3.datatools.settings import settings as of_metaflow
+
+    source = {**SOURCE}
+    monkeypatch.setattr("mfstore.s3.datatools.settings._source", lambda: source)
+    configured("""
+        [place."s3://flows"]
+        endpoint_url = "http://localhost:9000"
+        profile = "mine"
+        [place."s3://other"]
+        endpoint_url = "http://localhost:9001"
+    """)
+    assert of_metaflow().client_params == {"endpoint_url": "http://localhost:9000", "profile_name": "mine"}
+    assert of_metaflow("s3://other/x").client_params == {"endpoint_url": "http://localhost:9001"}
+    source["S3_ENDPOINT_URL"] = "http://localhost:9002"  # Metaflow's own settings count before
+    assert of_metaflow().client_params["endpoint_url"] == "http://localhost:9002"
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        *(
+            (f'[place."{name}"]\nthreads = 3', f"{{path}}: place.{name!r} is no place")
+            for name in ("s3", "s3:/b", "b/c", "", "s3://", "S3://b", "~nobody-here/x")
+        ),
+        ('[place."s3://b"]\n[place."s3://b/"]', "{path}: place.'s3://b/' is a place that another table names already"),
+        ('endpoint_ur = "x"', "{path}: endpoint_ur is no setting. Did you mean endpoint_url?"),
         ("threads = ", "{path} is not TOML"),
         (b"fsync = '\xff'", "{path} is not TOML"),
         ("thread = 3", "{path}: thread is no setting. Did you mean threads?"),

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo
 from mfstore.errors import InvalidKey, Unsupported
 from mfstore.host.forks import IMPORTING
-from mfstore.settings import EncryptionKnobs, Knobs, resolve_encryption, resolve_place
+from mfstore.settings import EncryptionKnobs, Knobs, payload_signing, resolve_encryption, resolve_place, resolve_s3
 
 __all__ = ["Backend", "Batch", "Capabilities", "ObjectInfo", "open_backend"]
 
@@ -64,6 +64,12 @@ def said_of(url: str, given: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"single_writer": place.single_writer}
     if "session" not in given and "client" not in given:
         found.update(place.options)
+    s3 = resolve_s3(given.get("engine"), given.get("concurrency"), place=url)
+    transfers = {
+        "engine": s3.engine, "concurrency": s3.concurrency,
+        "payload_signing": payload_signing(given.get("payload_signing"), url),
+    }  # fmt: skip
+    found.update((name, value) for name, value in transfers.items() if value not in (None, "auto"))
     # Decided: the backend asks the environment no more.
     decided = {
         "encryption": "",

@@ -45,7 +45,10 @@ class ProcessState:
     """Settings are read once: a flow's processes have one environment."""
 
     def __init__(self) -> None:
-        self.knobs: MetaflowKnobs = resolve_metaflow(from_conf("MFSTORE_PROFILE"), from_conf("MFSTORE_SAFE"))
+        self.knobs: MetaflowKnobs = resolve_metaflow(
+            from_conf("MFSTORE_PROFILE"), from_conf("MFSTORE_SAFE"),
+            from_conf("DATASTORE_SYSROOT_S3") or from_conf("DATASTORE_SYSROOT_LOCAL"),
+        )  # fmt: skip
         self.tiny_blobs = TinyBlobs()
         self.packed_read: dict[tuple[str, str], int] = {}
         """Artifacts of the packed profile that were read, by name and key: the identity of the object last given."""

@@ -52,7 +52,7 @@ def remote_backend(url: str, reached: Mapping[str, Any]) -> Any:
     from mfstore.s3.datatools.clients import client_arguments
     from mfstore.s3.datatools.settings import ClientSettings, settings
 
-    options = {**client_arguments(ClientSettings(settings())), "memory": resolve(place=url).memory // 4}
+    options = {**client_arguments(ClientSettings(settings(url))), "memory": resolve(place=url).memory // 4}
     if not options["encryption"] or "encryption" in reached or "kms_key" in reached:
         for name in EncryptionKnobs._fields:
             options.pop(name)

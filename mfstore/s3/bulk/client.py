@@ -306,12 +306,12 @@ class BulkClient:
         bucket = options.bucket
         self.options = options
         self.bucket = split_url(bucket)[0] if bucket is not None and bucket.startswith("s3://") else bucket
-        knobs = resolve_s3(options.engine, options.concurrency, options.memory)
+        place = None if bucket is None else _place(bucket)
+        knobs = resolve_s3(options.engine, options.concurrency, options.memory, place)
         if options.checksum is not None:
             checked_checksum("checksum", options.checksum)
         payload_signing(options.connection.payload_signing)  # the control plane asks when it is first used
         algorithm, key, one = options.encryption
-        place = None if bucket is None else _place(bucket)
         self._encryption = parameters_of(resolve_encryption(algorithm, key, one, place))
         control = BotocoreControlPlane(options.connection)
         self.transfers = Transfers(control, knobs, options.policy, bandwidth(options.max_bandwidth))

@@ -12,7 +12,7 @@ from typing import Any
 
 from mfstore.errors import InvalidKey, NotSerializable
 from mfstore.records import NamedTuple
-from mfstore.settings import EncryptionKnobs, resolve_encryption
+from mfstore.settings import EncryptionKnobs, resolve_encryption, resolve_place
 
 _DEFAULTS: Mapping[str, Any] = {
     "S3_RETRY_COUNT": 7, "S3_TRANSIENT_RETRY_COUNT": 20, "S3_WORKER_COUNT": 64, "TEMPDIR": ".",
@@ -111,11 +111,13 @@ def _without_secrets(given: Mapping[str, Any] | None, held: list[str]) -> Mappin
     return left
 
 
-def settings() -> Settings:
+def settings(place: str | None = None) -> Settings:
     """The settings now: of Metaflow when it is loaded, else read as Metaflow does, from the environment,
     ``.metaflow/config.json`` here or above, and ``~/.metaflowconfig/config.json`` (``METAFLOW_HOME``,
-    ``METAFLOW_PROFILE``). InvalidKey, naming the variable, for values that make no sense."""
+    ``METAFLOW_PROFILE``). What they do not say, mfstore's configuration file says of ``place``: the datastore's root,
+    unless it is another. InvalidKey, naming the variable, for values that make no sense."""
     source = _source()
+    place = place or source.get("DATASTORE_SYSROOT_S3")
     root = source.get("DATATOOLS_S3ROOT")
     if root is None and source.get("DATASTORE_SYSROOT_S3"):
         root = os.path.join(source.get("DATASTORE_SYSROOT_S3"), source.get("DATATOOLS_SUFFIX"))  # noqa: PTH118
@@ -124,6 +126,9 @@ def settings() -> Settings:
         params.setdefault("endpoint_url", source.get("S3_ENDPOINT_URL"))
     if source.get("S3_VERIFY_CERTIFICATE"):
         params["verify"] = source.get("S3_VERIFY_CERTIFICATE")
+    provider = source.get("DEFAULT_AWS_CLIENT_PROVIDER") != "boto3" or bool(source.get("AWS_SANDBOX_ENABLED"))
+    if place and not provider:
+        params = {**resolve_place(place).options, **params}
     workers = _whole("S3_WORKER_COUNT", source.get("S3_WORKER_COUNT"))
     retries = [_whole(name, source.get(name)) for name in ("S3_RETRY_COUNT", "S3_TRANSIENT_RETRY_COUNT")]
     return Settings(
@@ -132,13 +137,13 @@ def settings() -> Settings:
         encryption=resolve_encryption(
             source.get("MFSTORE_ENCRYPTION") or source.get("S3_SERVER_SIDE_ENCRYPTION") or None,
             source.get("MFSTORE_KMS_KEY") or None,
-            place=source.get("DATASTORE_SYSROOT_S3"),
+            place=place,
         ),
         client_params=params,
         session_vars=_mapping("DATATOOLS_SESSION_VARS", source.get("DATATOOLS_SESSION_VARS")),
         attempts=max(retries) + 1,
         workers=workers if workers != _DEFAULTS["S3_WORKER_COUNT"] else None,
-        provider=source.get("DEFAULT_AWS_CLIENT_PROVIDER") != "boto3" or bool(source.get("AWS_SANDBOX_ENABLED")),
+        provider=provider,
     )
 
 

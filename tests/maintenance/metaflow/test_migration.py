@@ -136,8 +136,7 @@ def test_the_keys_are_those_that_a_task_of_that_profile_gives(tree, monkeypatch)
 
     migrate(tree, "packed")
     found = documents(tree)["Flow/1/start/1/0.data.json"]
-    monkeypatch.setattr(process_state(), "knobs", types.SimpleNamespace(**{
-        name: getattr(process_state().knobs, name) for name in ("threads", "fsync", "verify", "cache")}, profile="packed"))  # fmt: skip
+    monkeypatch.setattr(process_state(), "knobs", process_state().knobs._replace(profile="packed"))
     store = FlowDataStore("Flow", storage_impl=LocalStorage, ds_root=str(tree))
     task_store = store.get_task_datastore("9", "start", "1", attempt=0, mode="w")
     task_store.init_task()
