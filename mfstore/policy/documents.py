@@ -23,7 +23,12 @@ _PRINCIPAL = re.compile(r"\d{12}|arn:[\w-]+:iam:[^:*?]*:[^:*?]*:(root|(user|role
 def identity_policy(found: Sequence[Statement]) -> dict[str, Any]:
     """What a role or user of IAM may do. Refused when it is longer than AWS takes."""
     document = _document(_statement(statement) for statement in found)
-    _fits(document, IDENTITY_LIMIT, "an identity policy", "Name fewer flows, or attach several policies")
+    _fits(
+        document,
+        IDENTITY_LIMIT,
+        "an identity policy",
+        "Name fewer flows and attach several policies, or take a shorter prefix",
+    )
     return document
 
 
@@ -59,7 +64,7 @@ def bucket_policy(role: Role, place: Place, principals: Sequence[str], *, radosg
             }
         )
     document = _document(found)
-    _fits(document, BUCKET_LIMIT, "a bucket policy", "Name fewer principals or flows")
+    _fits(document, BUCKET_LIMIT, "a bucket policy", "Name fewer principals or flows, or a shorter prefix")
     return document
 
 

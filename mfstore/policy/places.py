@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Literal
 
@@ -12,6 +13,7 @@ from mfstore.s3.urls import is_directory_bucket, split_url
 
 Kind = Literal["store", "stock", "packed"]
 """A store, or a datastore root of Metaflow whose tasks write in this profile."""
+_BUCKET = re.compile(r"[A-Za-z0-9._-]+|arn:[\w-]+:s3[\w-]*:[\w:/.-]+")
 PARTITIONS = ("aws", "aws-cn", "aws-us-gov")
 
 
@@ -58,12 +60,18 @@ def place(
         partition: Of AWS.
 
     Raises:
-        InvalidKey: it is no URL of S3, or a flow has no name that Metaflow gives.
+        InvalidKey: it is no URL of one bucket in S3, or a flow has no name that Metaflow gives.
         Unsupported: it is a bucket of S3 Express.
     """
     if not url.startswith("s3://"):
         raise InvalidKey("policies are of places in S3", found=repr(url), hint="Name it as s3://bucket/prefix")
     name, prefix = split_url(url)
+    if not _BUCKET.fullmatch(name):
+        raise InvalidKey(
+            "a policy is of one bucket, by its name or by the ARN of an access point",
+            hint="Bucket names have letters, digits, '.', '-' and '_'; a pattern is of many, and URLs of S3 have no "
+            "user or password",
+        )  # fmt: skip
     if is_directory_bucket(name):
         raise Unsupported(
             "a bucket of S3 Express knows one right for all that is done in it",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -50,6 +51,8 @@ EXPOSURE = (
     "s3:GetEncryptionConfiguration", "s3:GetBucketPublicAccessBlock", "s3:GetBucketPolicyStatus", "s3:GetBucketAcl",
 )  # fmt: skip
 """What tells how a bucket encrypts, and who else may read it."""
+_KEY = re.compile(r"arn:[\w-]+:kms:(?P<region>[\w-]+):\d+:key/[\w-]+")
+"""One key: a pattern would be of many."""
 UNKNOWN_TO_RADOSGW = ("s3:GetEncryptionConfiguration",)
 """Release 16 refuses a policy that names an action that it does not know."""
 
@@ -92,8 +95,8 @@ def statements(role: Role, place: Place, *, kms_key: str | None = None, radosgw:
 
 def key_statement(role: Role, kms_key: str) -> Statement:
     """What a role needs of the key by which S3 encrypts. InvalidKey when this is not the ARN of one."""
-    parts = kms_key.split(":")
-    if len(parts) != 6 or parts[0] != "arn" or parts[2] != "kms" or not parts[5].startswith("key/"):
+    found = _KEY.fullmatch(kms_key)
+    if found is None:
         raise InvalidKey(
             "not the ARN of a KMS key", found=repr(kms_key),
             hint="It is arn:aws:kms:REGION:ACCOUNT:key/ID, as aws kms describe-key prints it: a policy names keys, "
@@ -107,7 +110,7 @@ def key_statement(role: Role, kms_key: str) -> Statement:
         "read and write what S3 encrypts with this key" if writes else "read what S3 encrypts with this key",
         "every read of an encrypted object is refused, and every upload" if writes else "every read is refused",
         # Of the service's own domain in each partition.
-        condition={"StringLike": {"kms:ViaService": f"s3.{parts[3]}.amazonaws.com*"}},
+        condition={"StringLike": {"kms:ViaService": f"s3.{found['region']}.amazonaws.com*"}},
     )
 
 

@@ -103,6 +103,10 @@ def test_what_is_encrypted_with_a_key_is_read_and_written(role):
     ("make", "error", "says"),
     [
         (lambda: place("/a/directory"), InvalidKey, "s3://bucket/prefix"),
+        (lambda: place("s3://*/x"), InvalidKey, "one bucket"),
+        (lambda: place("s3://user:password@bucket/x"), InvalidKey, "one bucket"),
+        (lambda: place("s3://arn:aws:s3:*:*:accesspoint/*/x"), InvalidKey, "one bucket"),
+        (lambda: statements("reader", PLACES["store"], kms_key="arn:aws:kms:*:*:key/*"), InvalidKey, "KMS key"),
         (lambda: place("s3://bucket--use1-az4--x-s3/x"), Unsupported, "s3express:CreateSession"),
         (lambda: place("s3://b/x", metaflow=True, flows=["a/b"]), InvalidKey, "name of a flow"),
         (lambda: statements("reader", PLACES["store"], kms_key="alias/mine"), InvalidKey, "KMS key"),
