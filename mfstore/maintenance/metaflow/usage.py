@@ -80,14 +80,17 @@ def root_usage(
             raise InvalidKey("by class all of a root is listed", hint="Leave out flows and inventory")
         return _by_class(root)
     holdings = list_root(root, tell, flows, inventory, Spill())
+    aside = 0
+    if root.remote and not flows and not inventory:  # a listing of a directory has it, and one of S3 leaves it out
+        aside = sum(info.size for info in root.backend.list(f"{layout.MAINTENANCE_FOLDER}/"))
     if by == MONTH:
-        return _by_month(root, holdings)
+        return _by_month(root, holdings, aside)
     remembered = nullcontext() if inventory else remembering(root, holdings.find, writes=False)
     with remembered:
-        return _RootUsage(root, holdings, by, metadata, tell).run()
+        return _RootUsage(root, holdings, by, metadata, tell).run(aside)
 
 
-def _by_month(root: Root, holdings: Holdings) -> Usage:
+def _by_month(root: Root, holdings: Holdings, aside: int) -> Usage:
     sets = LabelSets()
     tally = Tally(sets)
 
@@ -108,7 +111,7 @@ def _by_month(root: Root, holdings: Holdings) -> Usage:
         with open_packed_store(root) as store:
             for info in store.backend.list(""):
                 count(info.size, info.modified)
-    tally.add(max(holdings.stored - tally.counted, 0), None)
+    tally.add(max(holdings.stored - tally.counted, 0) + aside, None)
     return usage_of(root.url, MONTH, tally.totals())
 
 
@@ -147,8 +150,8 @@ class _RootUsage:
         self._pending: dict[bytes, tuple[int, ...]] = {}
         """Who needs the bundles that are read next."""
 
-    def run(self) -> Usage:
-        """All of it."""
+    def run(self, aside: int) -> Usage:
+        """All of it; ``aside``: bytes of maintenance's own that were not listed."""
         self._learn_runs()
         self._add_files()
         if self._by != "flow" or self._holdings.packed[0]:
@@ -160,7 +163,7 @@ class _RootUsage:
             self._add_blobs()
         if self._holdings.packed[0]:
             self._add_packed()
-        self._tally.add(max(self._holdings.stored - self._tally.counted, 0), None)
+        self._tally.add(max(self._holdings.stored - self._tally.counted, 0) + aside, None)
         notes = [*self._notes, *damage_notes(self._damaged)]
         return usage_of(self._root.url, self._by, self._tally.totals(), notes)
 

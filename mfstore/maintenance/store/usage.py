@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mfstore.backends.base import decode_read
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
+from mfstore.format.quarantine import PREFIX as QUARANTINE
 from mfstore.format.recipes import BUNDLE, Recipe
 from mfstore.format.refs import PREFIX, StoredRef, decode_ref, is_ref, is_sealed, ref_name
 from mfstore.maintenance.holders import UNKNOWN, Claims, LabelSets, Tally
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 BY = ("ref", "prefix", "user", "flow", "run", "step", "artifact", "type", MONTH, CLASS)
 """What usage of a store is told by."""
-_KINDS = ("recipes/", "packs/", "index/", PREFIX)
-"""Where what is stored lies."""
+_KINDS = ("recipes/", "packs/", "index/", PREFIX, QUARANTINE)
+"""Where what is stored lies, and what repair set aside."""
 _OF_TASKS = {"flow": 1, "run": 2}
 """How many names of a task's pathspec make one of these."""
 
@@ -70,10 +71,8 @@ def store_usage(access: StoreAccess, by: str, progress: PhaseCallback | None = N
     found = read_holders(backend, access.workers.thread.codec, listed, holders_of, parts, tally, told)
     damaged += (("recipe", error) for error in found)
     parts.tally(tally, ((name, size) for name, size, _, _ in list_objects(backend, "packs")))
-    for info in backend.list("index/"):
-        tally.add(info.size, None)
-    if not named:
-        for info in backend.list(PREFIX):
+    for kind in ("index/", QUARANTINE, *(() if named else (PREFIX,))):
+        for info in backend.list(kind):
             tally.add(info.size, None)
     return usage_of(backend.url, by, tally.totals(), damage_notes(damaged))
 

@@ -290,3 +290,16 @@ def test_requests(monkeypatch):
             assert found.total == sum(
                 len(data) for key, data in made.world.objects.items() if not key.startswith("mf/mf.maintenance")
             )
+
+
+def test_what_repair_set_aside_is_counted(tmp_path):
+    task(tmp_path, "Flow", "1", "end", 1, {"x": 1})
+    aside = tmp_path / "mf.maintenance" / "quarantine" / "Flow" / "data" / "ab.1"
+    with closing(Root(str(tmp_path))) as root:
+        before = {by: root_usage(root, by) for by in ("run", "month")}
+        aside.parent.mkdir(parents=True)
+        aside.write_bytes(b"y" * 777)
+        for by, usage in before.items():
+            found = root_usage(root, by)
+            assert (found.unheld, found.own) == (usage.unheld + 777, usage.own)
+        assert root_usage(root, "run", flows=["Flow"]).unheld == before["run"].unheld

@@ -254,3 +254,13 @@ def test_for_people_and_programs(full):
     largest = [group.all for group in usage.sorted("all")]
     assert largest == sorted(largest, reverse=True)
     assert Path(full, "mfstore.json").exists()
+
+
+def test_what_repair_set_aside_is_counted(tmp_path):
+    with mfstore.open(tmp_path, fsync="none") as store:
+        store.put(b"x" * 1000, ref="a")
+        before = {by: store.usage(by=by) for by in ("ref", "type", "month")}
+        store.backend.put("quarantine/packs/ab/abc.1", [b"y" * 777])
+        for by, usage in before.items():
+            assert store.usage(by=by).total == usage.total + 777
+        assert store.usage(by="ref").unheld == before["ref"].unheld + 777
