@@ -1,7 +1,8 @@
 """Whether ``mfstore bench`` and a program that knows nothing of it find the same figures: put and get of objects of
 several sizes, by turns against one radosgw, with equally many requests at once.
-``python -m benchmarks.bench_agreement`` prints a table in Markdown.
-Needs wrk, and what the tests' radosgw needs.
+``python -m benchmarks.bench_agreement`` prints a table in Markdown. ``--s3-benchmark PATH`` compares with
+wasabi-tech/s3-benchmark, built there (docs/bench.md says how), in place of wrk.
+Needs one of the two, and what the tests' radosgw needs.
 
 Clients and server share the cores of one machine here, so that the one that takes least CPU looks best. Therefore the
 server is put far away: a relay holds its answers back for so long that latency decides, as it does of S3, and much of
@@ -9,6 +10,8 @@ the CPU is left. ``--near`` leaves the relay out.
 
 wrk sends requests that were signed before, one key each, and throws answers away: what the server does for a client
 that costs nearly nothing. mfstore signs, and compares every byte that it reads. No checksum goes with uploads.
+s3-benchmark puts with the Go SDK's upload manager (one request; it signs, and sends an MD5), and gets with the
+download manager (ranges of 5 MiB, the first before the others), comparing nothing.
 """
 
 import argparse
@@ -54,13 +57,21 @@ async def relay(upstream, delay, told):
     loop = asyncio.get_running_loop()
 
     async def pump(reader, writer, wait):
-        while data := await reader.read(1 << 20):
-            if wait:
-                loop.call_later(wait, writer.write, data)
-            else:
+        def say(data):
+            # Who was to hear this may have hung up since.
+            if not writer.is_closing():
                 writer.write(data)
-                await writer.drain()
-        loop.call_later(wait, writer.close)
+
+        try:
+            while data := await reader.read(1 << 20):
+                if wait:
+                    loop.call_later(wait, say, data)
+                else:
+                    say(data)
+                    await writer.drain()
+        finally:
+            # Also when this side broke off: the other would wait for the rest.
+            loop.call_later(wait, writer.close)
 
     async def connected(reader, writer):
         with contextlib.suppress(OSError):
@@ -128,7 +139,6 @@ def wrk(server, size, count, concurrency, seconds):
     body = os.urandom(size)
     hashes = {"PUT": hashlib.sha256(body).hexdigest(), "GET": hashlib.sha256(b"").hexdigest()}
     found = {}
-    client = boto_client(server)
     names = [f"wrk/{number}" for number in range(4 * count)]
     with tempfile.TemporaryDirectory() as folder:
         blob = Path(folder, "body")
@@ -145,11 +155,41 @@ def wrk(server, size, count, concurrency, seconds):
             assert "Non-2xx" not in text and "Socket errors" not in text, text
             found[operation] = float(re.search(r"Requests/sec:\s+([0-9.]+)", text)[1])
             # What was put is what there is to get: puts under way at the end may be stored or not.
-            pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="wrk/")
-            names = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+            names = _names(server, "wrk/")
+    _remove(server, names)
+    return found
+
+
+def s3_benchmark(program):
+    """The function that measures with s3-benchmark, as ``wrk`` does."""
+
+    def measure(server, size, count, concurrency, seconds):
+        with tempfile.TemporaryDirectory() as folder:  # It leaves a log behind.
+            text = _run([
+                program, "-a", server.access_key, "-s", server.secret_key, "-u", server.url, "-r", server.region, "-b",
+                BUCKET, "-p", "-z", f"{size}B", "-t", str(concurrency), "-d", str(seconds), "-l", "1",
+            ], server, folder)  # fmt: skip
+        found = {}
+        for operation in ("put", "get"):
+            line = rf"^Loop 1: {operation.upper()} time .* ([0-9.]+) operations/sec\. Slowdowns = 0$"
+            match = re.search(line, text, re.MULTILINE)
+            assert match and "Failed to" not in text, text[-2000:]
+            found[operation] = float(match[1])
+        _remove(server, _names(server, "Object-"))
+        return found
+
+    return measure
+
+
+def _names(server, prefix):
+    pages = boto_client(server).get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+    return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+
+
+def _remove(server, names):
+    client = boto_client(server)
     for at in range(0, len(names), 1000):
         client.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": name} for name in names[at : at + 1000]]})
-    return found
 
 
 def _signed(server, method, key, content_hash):
@@ -172,13 +212,15 @@ class _Hashed(S3SigV4Auth):
         return self.content_hash
 
 
-def _run(command, server):
+def _run(command, server, folder=None):
     keys = {
         "AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key,
         "AWS_DEFAULT_REGION": server.region,
     }  # fmt: skip
     rest = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    done = subprocess.run(command, capture_output=True, text=True, env={**rest, **keys}, timeout=900, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**rest, **keys}, timeout=900, check=False, cwd=folder
+    )
     if done.returncode:
         sys.exit(f"{' '.join(command)}: {done.stderr or done.stdout}")
     return done.stdout
@@ -190,29 +232,33 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--sizes", type=lambda text: [int(word) for word in text.split(",")], default=[*SIZES])
+    parser.add_argument("--seconds", type=int, help="of a measurement, in place of what its size suggests")
     parser.add_argument("--near", action="store_true")
+    parser.add_argument("--s3-benchmark", metavar="PATH", type=os.path.abspath)
     chosen = parser.parse_args()
-    print("| size | operation | mfstore bench, per s | wrk, per s | mfstore / wrk |")
+    peer, measure = ("s3-benchmark", s3_benchmark(chosen.s3_benchmark)) if chosen.s3_benchmark else ("wrk", wrk)
+    programs = {"mfstore": mfstore, peer: measure}
+    print(f"| size | operation | mfstore bench, per s | {peer}, per s | mfstore / {peer} |")
     print("|---|---|--:|--:|--:|")
     with Radosgw() as server:
         server.create_bucket(BUCKET)
         for size in chosen.sizes:
-            rates, ratios = {}, {}
+            rounds = []
             count, delay, seconds = SIZES[size]
+            seconds = chosen.seconds or seconds
             for turn in range(chosen.rounds):
                 # Who goes first changes: the machine warms up, and others use it too.
-                programs = [mfstore, wrk] if turn % 2 == 0 else [wrk, mfstore]
+                names = [*programs] if turn % 2 == 0 else [*reversed(programs)]
                 with far(server, 0 if chosen.near else delay) as place:
-                    found = {one.__name__: one(place, size, count, chosen.concurrency, seconds) for one in programs}
-                for name, by_operation in found.items():
-                    for operation, rate in by_operation.items():
-                        rates.setdefault((operation, name), []).append(rate)
-                        ratio = found["mfstore"].get(operation, 0) / rate
-                        ratios.setdefault((operation, name), []).append(ratio)
-                print(found, file=sys.stderr)
+                    rounds.append(
+                        {name: programs[name](place, size, count, chosen.concurrency, seconds) for name in names}
+                    )
+                print(rounds[-1], file=sys.stderr)
             for operation in ("put", "get"):
-                row = [f"{size >> 10:,} KiB", operation, _text(rates[operation, "mfstore"])]
-                row += [_text(rates[operation, "wrk"]), f"{median(ratios[operation, 'wrk']):.2f}"]
+                ours, theirs = ([found[name][operation] for found in rounds] for name in programs)
+                ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
+                row = [f"{size >> 10:,} KiB", operation, _text(ours), _text(theirs)]
+                row.append(f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
                 print(f"| {' | '.join(row)} |", flush=True)
 
 
