@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache, wraps
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mfstore.display.prometheus import Family
@@ -31,9 +33,29 @@ TRACED = (
 TRACED_STEPS = ("get_many", "load_many", "iter_bytes", "stat_many")
 """Those that return an iterator: a span from its first step to its end."""
 _UNITS = (("_bytes", "By"), ("_seconds", "s"))
-_Families = Callable[[], Iterable[Family]]
-_sources: list[_Families] = []
-"""What the counters add up: also of stores that are gone, since a counter never falls."""
+_Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A store or a client that is observed."""
+
+    families: Callable[[], Iterable[Family]]
+    lives: Callable[[], object]
+    """What does the work, or None once it is gone."""
+
+    def samples(self) -> Iterator[tuple[str, _Labels, float]]:
+        """Metric, labels and value of all it counts."""
+        for family in self.families():
+            for labels, value in family.samples:
+                yield family.name, tuple(sorted(labels.items())), value
+
+
+_sources: list[_Source] = []
+"""What the counters add up."""
+_gone: dict[tuple[str, _Labels], float] = {}
+"""What sources counted that are gone, since a counter never falls: sums, as a process may open any number of stores."""
+_folding = Lock()
 
 
 class TracedStore(Store):
@@ -59,13 +81,23 @@ def observe(source: Store | BulkClient) -> None:
         Unsupported: ``opentelemetry-api`` is not installed.
     """
     meter = _meter()
-    families = _of_store(source) if isinstance(source, Store) else _of_client(source)
-    _sources.append(families)
-    for family in families():
+    observed = _of_store(source) if isinstance(source, Store) else _of_client(source)
+    with _folding:
+        _fold()
+        _sources.append(observed)
+    for family in observed.families():
         _counter(meter, family.name, family.help)
 
 
-def _of_store(store: Store) -> _Families:
+def _fold() -> None:
+    ended = [source for source in _sources if source.lives() is None]
+    for source in ended:
+        _sources.remove(source)
+        for name, labels, value in source.samples():
+            _gone[name, labels] = _gone.get((name, labels), 0) + value
+
+
+def _of_store(store: Store) -> _Source:
     # Neither the store nor its connections: whoever lets go of it has them closed.
     session, traffic, handle = store.session, store.backend.traffic, weakref.ref(store.handle)
     url, last = store.backend.url, [(0, 0, 0)]
@@ -76,15 +108,15 @@ def _of_store(store: Store) -> _Families:
             last[0] = found.read_counts
         return store_metrics(url, session, traffic, last[0]).families()
 
-    return families
+    return _Source(families, handle)
 
 
-def _of_client(client: BulkClient) -> _Families:
+def _of_client(client: BulkClient) -> _Source:
     from mfstore.display.prometheus import labelled
     from mfstore.s3.bulk.metrics import client_metrics
 
     traffic, labels = client.transfers.traffic, {"bucket": client.bucket or ""}
-    return lambda: labelled(client_metrics(traffic.now()).families(), labels)
+    return _Source(lambda: labelled(client_metrics(traffic.now()).families(), labels), weakref.ref(client))
 
 
 @cache
@@ -110,13 +142,13 @@ def _counter(meter: Any, name: str, told: str) -> Any:
     unit = next((unit for ending, unit in _UNITS if plain.endswith(ending)), "1")
 
     def observed(_: Any) -> Iterator[Any]:
-        sums: dict[tuple[tuple[str, str], ...], float] = {}
-        for families in [*_sources]:
-            for family in families():
-                if family.name == name:
-                    for labels, value in family.samples:
-                        key = tuple(sorted(labels.items()))
-                        sums[key] = sums.get(key, 0) + value
+        sums: dict[_Labels, float] = {}
+        with _folding:
+            counted = [((of, labels), value) for source in _sources for of, labels, value in source.samples()]
+            counted += _gone.items()
+        for (of, labels), value in counted:
+            if of == name:
+                sums[labels] = sums.get(labels, 0) + value
         for key, total in sums.items():
             yield Observation(total, dict(key))
 

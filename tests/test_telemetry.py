@@ -75,6 +75,25 @@ def test_counters(on, tmp_path):
     assert counted(reader, url)["mfstore.operations", ("load",)] == 2  # a counter never falls
 
 
+def test_stores_that_are_gone_are_one_sum(on, tmp_path):
+    from mfstore import telemetry
+
+    reader, _ = on
+    gc.collect()
+    held = []
+    for number in range(20):
+        with mfstore.open(tmp_path / "store", fsync="none") as store:
+            key = store.put([number])
+            assert store.get(key) == [number]
+            url = store.backend.url
+        del store
+        gc.collect()
+        held.append(len(telemetry._sources))
+    assert held[-1] <= held[0]
+    found = counted(reader, url)
+    assert found["mfstore.operations", ("save",)] == found["mfstore.operations", ("load",)] == 20
+
+
 def test_counters_of_requests(on):
     reader, _ = on
     world = SimulatedS3(clock=time.time)
