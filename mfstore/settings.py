@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, overload
@@ -433,26 +433,61 @@ def usable_cpus() -> int:
     """The CPUs that this process may use: by its affinity, and by the quota of its control group (of a container)."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
-    return min(len(os.sched_getaffinity(0)), _quota("/proc/self/cgroup", "/sys/fs/cgroup"))
+    return min(len(os.sched_getaffinity(0)), _cpus_by_quota(OWN_GROUP, GROUPS))
+
+
+OWN_GROUP, GROUPS = "/proc/self/cgroup", "/sys/fs/cgroup"
 
 
 @lru_cache(1)
-def _quota(own: str, groups: str) -> int:
-    """CPUs by quota, rounded up; many when there is none. In a container its own group is shown as the root."""
-    paths = ["/"]
+def _cpus_by_quota(own: str, groups: str) -> int:
+    """Rounded up; many when there is none."""
+    quota = cpu_quota(own, groups)[0]
+    return 1 << 16 if quota is None else max(1, -int(-quota // 1))
+
+
+def cpu_quota(own: str, groups: str) -> tuple[float, str] | tuple[None, None]:
+    """As many CPUs as the quotas of this process's control groups let it use, and the group that has the least one.
+    What cannot be read is no quota. Of both versions: 2, and 1, which older clusters still have."""
+    found = []
+    for group in control_groups(own, groups, "cpu"):
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            try:
+                quota, period = _words(f"{group}/cpu.max")  # "max" is no number
+            except FileNotFoundError:
+                (quota,), (period,) = _words(f"{group}/cpu.cfs_quota_us"), _words(f"{group}/cpu.cfs_period_us")
+            if int(quota) > 0:  # version 1 writes none as -1
+                found.append((int(quota) / int(period), group))
+    return min(found, default=(None, None))
+
+
+def control_groups(own: str, groups: str, controller: str) -> Iterator[str]:
+    """The directories that have a controller's files: of the own group, of those above it, whose limits hold too, and
+    the root, as which a container sees its own group. ``own`` says which it is, and ``groups`` is where all are."""
+    places = {(groups, "/")}
     with suppress(OSError, UnicodeDecodeError), open(own, encoding="utf-8") as file:
-        paths += [line.rstrip("\n").split(":", 2)[2] for line in file if line.startswith("0::/")]
-    least = 1 << 16
-    for path in paths:
+        for line in file:
+            number, _, rest = line.rstrip("\n").partition(":")
+            names, _, path = rest.partition(":")
+            if number == "0" and not names:
+                places.add((groups, path))
+            elif controller in names.split(","):
+                places |= {(f"{groups}/{names}", path), (f"{groups}/{names}", "/"), (f"{groups}/{controller}", path)}
+    seen = set()
+    for top, path in sorted(places):
         while True:
-            with suppress(OSError, ValueError, ZeroDivisionError):
-                with open(f"{groups}{path.rstrip('/')}/cpu.max", encoding="ascii") as file:
-                    quota, period = file.read().split()
-                least = min(least, max(1, -(-int(quota) // int(period))))  # "max" is no number
+            directory = f"{top}/{path.strip('/')}".rstrip("/")
+            if directory not in seen and ".." not in path:
+                seen.add(directory)
+                yield directory
             if path in ("", "/"):
                 break
             path = path.rpartition("/")[0]
-    return least
+
+
+def _words(path: str) -> list[str]:
+    with open(path, encoding="ascii") as file:
+        return file.read().split()
 
 
 def _compression(given: str | bool | None) -> str | None:

@@ -1,7 +1,11 @@
 """The limits of a container, read from trees of files as Linux shows them."""
 
+import math
+from pathlib import Path
+
 import pytest
 
+from mfstore import settings
 from mfstore.host.control_group import ControlGroup, GroupCounts, control_group
 
 GIB = 1 << 30
@@ -11,7 +15,7 @@ def tree(root, files):
     for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text + "\n")
-    return root / "own", root / "fs"
+    return str(root / "own"), str(root / "fs")
 
 
 STAT = "usage_usec 5\nnr_periods {}\nnr_throttled {}\nthrottled_usec {}"
@@ -64,15 +68,18 @@ V1_STAT = "nr_periods {}\nnr_throttled {}\nthrottled_time {}"
     ],
 )  # fmt: skip
 def test_limits_and_counts(tmp_path, files, cpus, memory, counts):
-    found = control_group(*tree(tmp_path, files))
+    own, groups = tree(tmp_path, files)
+    found = control_group(own, groups)
     assert (found.cpus, found.memory, found.counts()) == (cpus, memory, counts)
+    threads = settings._cpus_by_quota.__wrapped__(own, groups)
+    assert threads == (1 << 16 if cpus is None else max(1, math.ceil(cpus)))
 
 
 def test_what_has_come_between_two_readings(tmp_path):
     own, groups = tree(tmp_path, {"own": "0::/", "fs/cpu.max": "1 1", "fs/cpu.stat": STAT.format(10, 4, 500_000)})
     found = control_group(own, groups)
     before = found.counts()
-    (groups / "cpu.stat").write_text(STAT.format(16, 9, 800_000))
+    Path(groups, "cpu.stat").write_text(STAT.format(16, 9, 800_000))
     since = found.counts() - before
     assert (since.periods, since.throttled) == (6, 5)
     assert since.throttled_seconds == pytest.approx(0.3)

@@ -8,12 +8,12 @@ of the kernel's documentation).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-OWN, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+from mfstore.settings import GROUPS, OWN_GROUP, control_groups, cpu_quota
+
 NO_LIMIT = 1 << 60
 """Version 1 writes no limit as the most pages that a number can tell."""
 
@@ -47,8 +47,8 @@ class ControlGroup:
     """As many as the quota lets it use; None without one."""
     memory: int | None = None
     """Bytes, page cache included; None without a limit."""
-    _cpu: Path | None = None
-    _memory: Path | None = None
+    _cpu: str | None = None
+    _memory: str | None = None
     """The groups that have these limits."""
 
     def counts(self) -> GroupCounts:
@@ -60,61 +60,28 @@ class ControlGroup:
         return GroupCounts(stat.get("nr_periods", 0), stat.get("nr_throttled", 0), seconds, refused)
 
 
-def control_group(own: Path = OWN, groups: Path = GROUPS) -> ControlGroup:
+def control_group(own: str = OWN_GROUP, groups: str = GROUPS) -> ControlGroup:
     """The limits of this process. What cannot be read is no limit: elsewhere than on Linux there is none."""
-    cpus: list[tuple[float, Path]] = []
-    memory: list[tuple[int, Path]] = []
-    for directory in _groups(own, groups, "cpu"):
-        with suppress(OSError, ValueError, ZeroDivisionError):
-            if (directory / "cpu.max").exists():
-                quota, period = (directory / "cpu.max").read_text("ascii").split()  # "max" is no number
-            else:
-                quota, period = (
-                    (directory / f"cpu.cfs_{name}_us").read_text("ascii") for name in ("quota", "period")
-                )  # fmt: skip
-            if int(quota) > 0:  # version 1 writes none as -1
-                cpus.append((int(quota) / int(period), directory))
-    for directory in _groups(own, groups, "memory"):
+    memory: list[tuple[int, str]] = []
+    for directory in control_groups(own, groups, "memory"):
         found = [_number(directory, name) for name in ("memory.max", "memory.high", "memory.limit_in_bytes")]
         memory += [(limit, directory) for limit in found if limit is not None and limit < NO_LIMIT]
-    least, most = min(cpus, default=(None, None)), min(memory, default=(None, None))
-    return ControlGroup(least[0], most[0], least[1], most[1])
+    cpus, group = cpu_quota(own, groups)
+    least = min(memory, default=(None, None))
+    return ControlGroup(cpus, least[0], group, least[1])
 
 
-def _groups(own: Path, groups: Path, controller: str) -> Iterator[Path]:
-    """The directories that have a controller's files: of the own group, of those above it, and the root."""
-    places = {(groups, "/")}
-    with suppress(OSError, UnicodeDecodeError):
-        for line in own.read_text("utf-8").splitlines():
-            number, _, rest = line.partition(":")
-            names, _, path = rest.partition(":")
-            if number == "0" and not names:
-                places.add((groups, path))
-            elif controller in names.split(","):
-                places |= {(groups / names, path), (groups / names, "/"), (groups / controller, path)}
-    seen: set[Path] = set()
-    for top, path in sorted(places):
-        while True:
-            directory = top / path.strip("/")
-            if directory not in seen and ".." not in path:
-                seen.add(directory)
-                yield directory
-            if path in ("", "/"):
-                break
-            path = path.rpartition("/")[0]
-
-
-def _number(directory: Path | None, name: str) -> int | None:
+def _number(directory: str | None, name: str) -> int | None:
     with suppress(OSError, ValueError):
-        return int((directory / name).read_text("ascii")) if directory is not None else None
+        return int(Path(directory, name).read_text("ascii")) if directory is not None else None
     return None
 
 
-def _table(directory: Path | None, name: str) -> dict[str, int]:
+def _table(directory: str | None, name: str) -> dict[str, int]:
     """A file of names and numbers."""
     found: dict[str, int] = {}
     with suppress(OSError, ValueError):
-        for line in (directory / name).read_text("ascii").splitlines() if directory is not None else ():
+        for line in Path(directory, name).read_text("ascii").splitlines() if directory is not None else ():
             word, _, number = line.partition(" ")
             found[word] = int(number)
     return found

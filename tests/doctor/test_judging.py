@@ -266,7 +266,7 @@ def group(tmp_path, **files):
         path = tmp_path / "groups" / "pod" / name.replace("__", ".")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return control_group(own, tmp_path / "groups")
+    return control_group(str(own), str(tmp_path / "groups"))
 
 
 def test_a_container_that_is_too_small(tmp_path):
