@@ -43,7 +43,10 @@ CONTENT = ("packs/*", "recipes/*", f"{fragments.PREFIX}*")
 COLLECTORS = ("gc/*", f"{quarantine.PREFIX}*", f"{progress.PATH.partition('/')[0]}/*")
 """Of a store: by what collections decide, what repair set aside, and what verification need not read again."""
 PUT = ("s3:PutObject", "s3:AbortMultipartUpload")
-CHANGE = ("s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion")
+CHANGE = ("s3:PutObject*", "s3:DeleteObject*", "s3:AbortMultipartUpload")
+"""Also of ACLs, tags, retention and legal holds, which open an object to others, have a lifecycle rule take it, or keep
+it from being deleted. Patterns, since radosgw 16 refuses a policy that names an action that it does not know, and S3 is
+given new ones."""
 REMOVE = ("s3:DeleteObject", "s3:DeleteObjectVersion")
 RETENTION = ("s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration", "s3:GetLifecycleConfiguration")
 """What tells how long a bucket keeps what is stored and what is deleted."""
@@ -125,7 +128,7 @@ def _protection(place: Place, patterns: tuple[str, ...]) -> Statement:
         CHANGE,
         place.objects(*patterns),
         "keep what collections decide by out of reach, whatever other policies allow",
-        "who may write there can have a collection let go of what is needed, or stop it",
+        "who may write there, or set ACLs, tags or locks, can have a collection let go of what is needed, or stop it",
         "Deny",
     )
 

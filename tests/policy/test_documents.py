@@ -1,5 +1,6 @@
 """The documents: what AWS takes, for which places, and what is refused before it is asked."""
 
+import fnmatch
 import json
 import re
 from itertools import product
@@ -39,10 +40,11 @@ def test_documents_are_such_as_aws_takes(role, where, radosgw):
         if "OnRadosgw" in one.sid:
             continue
         for action in one.actions:
-            kind = ACTIONS[action].on
+            kinds = {ACTIONS[name].on for name in fnmatch.filter(ACTIONS, action)}
+            assert len(kinds) == 1 and ("*" not in action or one.effect == "Deny")
             for resource in one.resources:
-                assert (kind == "key") == resource.startswith("arn:aws:kms:")
-                assert kind == "key" or (kind == "object") == ("/" in resource)
+                assert (kinds == {"key"}) == resource.startswith("arn:aws:kms:")
+                assert kinds == {"key"} or (kinds == {"object"}) == ("/" in resource)
     named = bucket_policy(role, PLACES[where], [ROLE], radosgw=radosgw)
     for one in named["Statement"]:
         assert one["Principal"] == ({"AWS": [ROLE]} if one["Sid"] != "ProtectCollector" or role == "writer" else "*")

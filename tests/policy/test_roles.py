@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
 
 import pytest
 from botocore.exceptions import ClientError
@@ -104,13 +105,21 @@ def check(rig, role, job):
         assert refused or any(allows([less, BROAD], one) for one in attacks), f"nothing needs {part}"
 
 
+CHANGES = (
+    "s3:PutObject", "s3:PutObjectAcl", "s3:PutObjectVersionAcl", "s3:PutObjectTagging", "s3:PutObjectVersionTagging",
+    "s3:PutObjectRetention", "s3:PutObjectLegalHold", "s3:DeleteObject", "s3:DeleteObjectVersion",
+    "s3:DeleteObjectTagging", "s3:DeleteObjectVersionTagging", "s3:AbortMultipartUpload",
+)  # fmt: skip
+"""What changes an object, by name: policies have patterns of them."""
+
+
 def attacked(document):
     """One object below each resource that the policy denies, and each action on it."""
     return [
         Asked(action, resource.replace("*", "x"))
         for statement in document["Statement"]
         if statement["Effect"] == "Deny"
-        for action in statement["Action"]
+        for action in (CHANGES if statement["Sid"] == "ProtectCollector" else statement["Action"])
         for resource in ([statement["Resource"]] if isinstance(statement["Resource"], str) else statement["Resource"])
     ]
 
@@ -243,7 +252,21 @@ def attempts(rig, boto):
         if found.get("Errors"):
             raise ClientError({"Error": found["Errors"][0]}, "DeleteObjects")
 
+    state = {"Bucket": bucket, "Key": f"{below}gc/state"}
+
+    def abort():
+        begun = rig.server.boto.create_multipart_upload(**state)["UploadId"]
+        boto.abort_multipart_upload(**state, UploadId=begun)
+
     return {
+        "open the state to all": lambda: boto.put_object_acl(**state, ACL="public-read"),
+        "tag the state": lambda: boto.put_object_tagging(**state, Tagging={"TagSet": [{"Key": "a", "Value": "b"}]}),
+        "take tags off the state": lambda: boto.delete_object_tagging(**state),
+        "retain the state": lambda: boto.put_object_retention(
+            **state, Retention={"Mode": "GOVERNANCE", "RetainUntilDate": datetime(2100, 1, 1, tzinfo=UTC)}
+        ),
+        "lock the state": lambda: boto.put_object_legal_hold(**state, LegalHold={"Status": "ON"}),
+        "give up an upload of the state": abort,
         "load": lambda: boto.get_object(Bucket=bucket, Key=f"{below}refs/a"),
         "list": lambda: boto.list_objects_v2(Bucket=bucket, Prefix=f"{below}refs/"),
         "save": put(f"{below}packs/ab/x"),
@@ -282,11 +305,16 @@ def attempts(rig, boto):
     }
 
 
+LOCKED_OUT = {
+    "open the state to all", "tag the state", "take tags off the state", "retain the state", "lock the state",
+}  # fmt: skip
+"""What a collector does not do itself. Denied everybody else."""
 READS = {"load", "list"}
 WRITES = {"save", "set a ref"}
 COLLECTS = {
     "write the state", "write the state in parts", "write the state by a copy", "condemn", "hold", "write the log",
     "note what was verified", "quarantine", "delete a ref's object", "delete several", "release a hold",
+    "give up an upload of the state",
 }  # fmt: skip
 ALLOWED = {
     "reader": READS, "auditor": READS, "signer": READS | {"sign"}, "writer": READS | WRITES, "collector": READS | WRITES | COLLECTS,
@@ -321,11 +349,17 @@ def test_a_role_may_do_nothing_else(rig, role):
     assert judged_alike(rig, [document]) > 20
 
 
+NOT_JUDGED = (
+    "lifecycle", "policy", "versioning", "acl", "tagging", "retention", "legal-hold", "delete",
+)  # fmt: skip
+"""Queries of what is not in the table of rights, or of many objects."""
+
+
 def judged_alike(rig, documents):
     """How many of the requests radosgw judged as the rules do by which the rest of the tests judge."""
     count = 0
     for one in rig.proxy.log:
-        if one.query.startswith(("lifecycle", "policy", "versioning", "delete")):  # not in the table, or of many
+        if one.query.startswith(NOT_JUDGED):
             continue
         rights = asked_by([one], by_radosgw=True)
         assert (one.status != 403) == all(allows(documents, right) for right in rights), (one.method, one.path)
@@ -336,7 +370,12 @@ def judged_alike(rig, documents):
 @pytest.mark.parametrize(
     ("role", "denied"),
     [
-        ("writer", COLLECTS - {"delete a ref's object", "delete several"} | {"delete the state", "delete the log"}),
+        (
+            "writer",
+            COLLECTS - {"delete a ref's object", "delete several"}
+            | {"delete the state", "delete the log"}
+            | LOCKED_OUT,
+        ),
         ("collector", {"delete the log"}),
     ],
 )
