@@ -22,6 +22,7 @@ from mfstore.s3.encryption import with_default
 from mfstore.s3.transfers import uploads
 from mfstore.testing import FaultProxy
 from tests.rigs.command_line import mfstore as command
+from tests.rigs.flows import MFSTORE, PACKED, finish_all
 from tests.rigs.s3_cases import environment_of
 from tests.servers.radosgw import KMS_KEY
 
@@ -153,6 +154,27 @@ def test_whoever_says_it(proxy, bucket, monkeypatch, tmp_path, way):
         work = lambda: (work_of_metaflow(url), work_of_datatools(f"{url}/data"))  # noqa: E731
     work()
     assert len(said(proxy)) >= 3 and [one for one in said(proxy) if one != found] == []
+
+
+@pytest.mark.flow
+@pytest.mark.timeout(1200)
+def test_flows_say_it_wherever_a_task_writes(radosgw, s3_rig, tmp_path, monkeypatch):
+    """Artifacts, a file that is included, what a task puts by itself, in both profiles."""
+    for name, value in environment_of(radosgw).items():
+        monkeypatch.setenv(name, value)
+    (table := tmp_path / "table").write_text("a,b")
+    with FaultProxy(radosgw.url) as proxy:
+        rigs = [s3_rig(proxy.url, METAFLOW_MFSTORE_KMS_KEY=KMS_KEY) for _ in range(2)]
+        sides = zip(rigs, (MFSTORE, PACKED), strict=True)
+        finish_all([rig.start("granted.py", "run", "--table", str(table), side=side) for rig, side in sides])
+        found = said(proxy)
+    assert len(found) >= 50
+    assert [one for one in found if one != {HEADER: "aws:kms", f"{HEADER}-aws-kms-key-id": KMS_KEY}] == []
+    for rig in rigs:
+        bucket = rig.place["METAFLOW_DATASTORE_SYSROOT_S3"].split("/")[2]
+        with BulkClient(bucket) as client:  # whatever the proxy did not see
+            heads = list(client.head_many([entry.key for entry in client.list()]))
+        assert len(heads) >= 20 and {one.encryption for one in heads} == {"aws:kms"}
 
 
 def test_what_a_service_encrypts_is_read_back(radosgw, monkeypatch):
