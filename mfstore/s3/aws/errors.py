@@ -210,6 +210,7 @@ ALLOW_HINT = "Allow it in a policy of whoever asks, or of the bucket"
 DENY_HINT = "A policy denies it, which no other that allows it outweighs: change that one"
 HEAD_HINT = "A HEAD is told no reason: check credentials, region and clock, or get the object to learn it"
 KEY_HINT = "Check the key: a listing of its prefix shows what there is"
+PLAIN_HTTP_HINT = "Many services encrypt only what comes over https: check endpoint_url="
 SIZE_HINT = "Ask for its size first"
 BUCKET_HINT = "Check the bucket's name, the account and the endpoint"
 
@@ -356,8 +357,15 @@ def _refusal(
         return BackendError(f"the answer is not what S3 sends{f': {text}' if text else ''}")
     said_what = f": {text}" if text else ""
     if status < 500:
-        return BackendError(f"the server refused the request{said_what}", hint=HEAD_HINT if silent else None)
+        hint = HEAD_HINT if silent else None
+        if code == "InvalidRequest" and any(map(_is_of_encryption, call.options)) and host(call).startswith("http:"):
+            hint = PLAIN_HTTP_HINT
+        return BackendError(f"the server refused the request{said_what}", hint=hint)
     return BackendError(f"the server failed{said_what}")
+
+
+def _is_of_encryption(parameter: str) -> bool:
+    return parameter.startswith(("ServerSideEncryption", "SSE"))
 
 
 def _denied(call: Call, what: Fault, host: str) -> AccessDenied:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mfstore import errors
 from mfstore.s3 import calls as words
 from mfstore.s3.aws.errors import fault, problem
-from mfstore.s3.calls import Call, Reply
+from mfstore.s3.calls import Call, Options, Reply
 from tests.rigs.control_planes import control_plane
 from tests.rigs.s3_wire import error_body
 
@@ -91,6 +91,23 @@ def test_failures(failure, number, kind, said):
     control = control_plane(region=REGION, endpoint_url="http://127.0.0.1:1")
     error = problem(GET, Reply(GET, failure=failure, errno=number, message="m"), control.host)
     assert type(error) is kind and said in str(error)
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "is_hinted"),
+    [
+        ("http://127.0.0.1:1", {"ServerSideEncryption": "AES256"}, True),
+        ("http://127.0.0.1:1", {"SSECustomerAlgorithm": "AES256"}, True),
+        ("http://127.0.0.1:1", {"StorageClass": "STANDARD"}, False),
+        ("https://127.0.0.1:1", {"ServerSideEncryption": "AES256"}, False),
+    ],
+)
+def test_encryption_that_is_refused_over_http(url, options, is_hinted):
+    """radosgw says no more than InvalidRequest (rgw_crypt_require_ssl, its default)."""
+    call = Call("PutObject", "bucket", "k", Options(options))
+    control = control_plane(region=REGION, endpoint_url=url)
+    error = problem(call, Reply(call, 400, data=error_body("InvalidRequest")), control.host)
+    assert type(error) is errors.BackendError and ("over https" in (error.hint or "")) is is_hinted
 
 
 @given(st.binary(max_size=300))
