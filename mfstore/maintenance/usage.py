@@ -92,14 +92,13 @@ class Usage(Shown):
 
     def csv(self, groups: Sequence[UsageGroup] | None = None, price: Price | None = None) -> str:
         """As CSV, these groups or all, a line each after the head. ``price``: what a GiB costs a month."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow((self.by, "own", "shared", *(() if price is None else ("own_cost", "shared_cost"))))
+        of_costs = () if price is None else ("own_cost", "shared_cost")
+        rows: list[tuple[object, ...]] = [(self.by, "own", "shared", *of_costs)]
         for group in self.groups if groups is None else groups:
             name = self.name_of(group) if group.name is None else group.name
             costs = () if price is None else (monthly(group.own, group, price), monthly(group.shared, group, price))
-            writer.writerow((name, group.own, group.shared, *costs))
-        return text.getvalue()
+            rows.append((name, group.own, group.shared, *costs))
+        return "".join(map(_csv_line, rows))
 
     def grid(self, groups: Sequence[UsageGroup] | None = None, price: Price | None = None, more: int = 0) -> Grid:
         """As a table, these groups or all. ``price``: what a GiB costs a month. ``more``: how many are left out."""
@@ -185,6 +184,13 @@ def damage_notes(damaged: Sequence[tuple[str, MfstoreError]]) -> list[str]:
         f"DAMAGED: {count(numbers[what], what)}: what only that holds is told as nobody's. {error}"
         for what, error in first.items()
     ]
+
+
+def _csv_line(row: Sequence[object]) -> str:
+    # CPython's writer quotes the characters of its own line end: one that ends lines with \n alone leaves \r bare.
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(row)
+    return f"{text.getvalue()[:-2]}\n"
 
 
 def _bytes(number: int) -> Cell:

@@ -1,5 +1,7 @@
 """Who holds what in a store, against what its recipes say one by one."""
 
+import csv
+import io
 import time
 from collections import Counter
 from pathlib import Path
@@ -236,6 +238,18 @@ def test_classes_have_prices_of_their_own():
     assert usage.cost(0.5) == 4.5 and usage.cost({"NEW": 1}) == 1
     costs = {line.split(",")[0]: float(line.split(",")[3]) for line in usage.csv(price=prices).splitlines()[1:]}
     assert costs == {"STANDARD": 1.5, "GLACIER_IR": 0.625, "NEW": 0.5}
+
+
+def test_csv_has_every_name_as_it_is():
+    sets = LabelSets()
+    tally = Tally(sets)
+    names = ["a\rb", "a\nb", "a\r\nb", 'a"b', "a,b", "=1+1", "+a", "-a", "@a", "\ta", " a "]
+    for name in names:
+        tally.add(1, sets.of(name))
+    text = usage_of("s3://b", "tag", tally.totals()).csv()
+    rows = list(csv.reader(io.StringIO(text, newline="")))[1:]
+    assert sorted(name for name, *_ in rows) == sorted(names) and {own for _, own, _ in rows} == {"1"}
+    assert '"a\rb",1,0\n' in text and text.endswith("\n") and not text.endswith("\r\n")
 
 
 def test_for_people_and_programs(full):
