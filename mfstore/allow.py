@@ -116,11 +116,15 @@ def allowed(safe: bool | Allow | None) -> Allow | None:
     )
 
 
-def allowed_by(text: str | None) -> Allow | None:
-    """What a setting says: 1 for data alone, 0 or nothing for anything, else names with commas between them."""
-    words = (text or "0").strip()
+def allowed_by(text: str, source: str) -> Allow | None:
+    """What a setting says: 1 for data alone, 0 or nothing for anything, else names with commas between them.
+    InvalidKey, naming ``source``, for names that are none."""
+    words = text.strip()
     if words.lower() in ("0", "false", "no", "off", ""):
         return None
     if words.lower() in ("1", "true", "yes", "on"):
         return NOTHING_ELSE
-    return Allow(*filter(None, (word.strip() for word in words.split(","))))
+    try:
+        return Allow(*filter(None, (word.strip() for word in words.split(","))))
+    except InvalidKey as error:
+        raise InvalidKey(f"{source}: {error.message}", found=error.found, hint=error.hint) from None

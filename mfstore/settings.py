@@ -249,7 +249,7 @@ def resolve(
         cache=said.text("MFSTORE_CACHE"),
         compress=said.choice("compress", "MFSTORE_COMPRESS", _compression(compress), "balanced", COMPRESSIONS),
         record=said.flag("MFSTORE_RECORD", record, True),
-        safe=_safe(safe, said.text("MFSTORE_SAFE")),
+        safe=_safe(safe, said.find("MFSTORE_SAFE")),
     )
 
 
@@ -342,13 +342,16 @@ def resolve_encryption(
     return EncryptionKnobs(algorithm or None, key or None, one)
 
 
-def _safe(given: bool | Allow | None, text: str | bool | None) -> Allow | None:
+def _safe(given: bool | Allow | None, said: tuple[str, Any] | None) -> Allow | None:
     """What may be loaded: as was given, or as a setting says; None: whatever was stored."""
-    if given is None and not text:
+    if given is None and not (said and said[1]):
         return None  # as it mostly is: nothing more is imported
     from mfstore.allow import allowed, allowed_by
 
-    return allowed_by(str(text)) if given is None else allowed(given)
+    if given is not None or said is None:
+        return allowed(given)
+    source, value = said
+    return allowed_by(str(value), source)
 
 
 class MetaflowKnobs(NamedTuple):
@@ -383,7 +386,7 @@ def resolve_metaflow(profile: str | None, safe: str | None = None, root: str | N
         fsync=said.choice("fsync", "MFSTORE_FSYNC", None, "none", FSYNC_POLICIES),
         profile=said.choice("METAFLOW_MFSTORE_PROFILE", "", FORMER_PROFILES.get(profile, profile), "", PROFILES),
         cache=said.text("MFSTORE_CACHE"),
-        safe=_safe(None, safe or said.text("MFSTORE_SAFE")),
+        safe=_safe(None, ("METAFLOW_MFSTORE_SAFE", safe) if safe else said.find("MFSTORE_SAFE")),
     )
 
 

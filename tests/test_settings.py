@@ -303,6 +303,9 @@ def test_metaflow_reaches_its_root_as_the_file_says(configured, monkeypatch):
         ('[place."s3://b"]\nstore = "x"', "{path}: store in place.'s3://b' is no setting"),
         ('[place."s3://b"]\nendpoint = "x"', "{path}: endpoint in place.'s3://b' is no setting"),
         ('encryption = "AES256"\nkms_key = "k"', "{path}: kms_key is a key of KMS"),
+        ('safe = "numpy"', "{path}: safe: not the name of a class or a function with its module (found 'numpy')"),
+        ('safe = "a.B, os.system"', "{path}: safe: nobody can vouch for it"),
+        ("safe = 3", "{path}: safe is true or false or a text in quotes"),
     ],
 )
 def test_what_a_file_may_not_say(configured, tmp_path, text, told):
@@ -313,6 +316,17 @@ def test_what_a_file_may_not_say(configured, tmp_path, text, told):
         resolve()
         resolve_encryption()
     assert str(caught.value).startswith(told.format(path=path)[:90]) or told.format(path=path) in str(caught.value)
+
+
+def test_names_that_are_none_are_told_with_who_says_them(configured, monkeypatch):
+    path = configured('[place."s3://b"]\nsafe = "numpy"')
+    with pytest.raises(errors.InvalidKey, match=re.escape(f"{path}: safe of s3://b: not the name of a class")):
+        resolve(place="s3://b/x")
+    with pytest.raises(errors.InvalidKey, match="^METAFLOW_MFSTORE_SAFE: not the name of a class"):
+        resolve_metaflow(None, "pandas")
+    monkeypatch.setenv("MFSTORE_SAFE", "torch")
+    with pytest.raises(errors.InvalidKey, match="^MFSTORE_SAFE: not the name of a class"):
+        resolve(place="s3://b/x")
 
 
 def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
