@@ -33,6 +33,9 @@ PACKS = "packs/"
 LOOKED_AT = 50
 """Objects, and folders that may be flows', by which a root is told from something else: a root may have thousands."""
 
+LISTED_PAGES = 20
+"""Requests for what lies directly in a place, each for a thousand names: somebody's bucket may have millions."""
+
 
 class What(NamedTuple):
     """What lies in a place."""
@@ -199,22 +202,24 @@ def look(backend: Backend) -> What:
     try:
         with suppress(NotFound):
             return _store(backend.url, backend.get(PATH))
-        folders = _folders(backend)
+        folders, more = _folders(backend)
         marks = {MAINTENANCE_FOLDER, STORE_FOLDER} & {*folders}
+        if more:
+            marks |= {name for name in (MAINTENANCE_FOLDER, STORE_FOLDER) if backend.list_first(f"{name}/", 1)}
+        stopped = f"; what lies there was listed in {LISTED_PAGES} requests, and there is more" if more else ""
         names = sorted(name for name in folders if is_flow(name))
         flows = tuple(name for name in names[:LOOKED_AT] if _has_runs(backend, name))
         if flows or marks:  # then the others are flows as well
             flows += tuple(names[LOOKED_AT:])
         if flows or marks:
-            packed = STORE_FOLDER in folders
+            packed = STORE_FOLDER in marks
             profile = ", in the packed profile too" if packed else ""
-            return What(
-                "root", f"{backend.url}: a datastore root of Metaflow, {len(flows)} flows{profile}", flows, packed
-            )
-        if not folders and not any(True for _ in islice(backend.list(""), 1)):
+            told = f"{backend.url}: a datastore root of Metaflow, {len(flows)} flows{profile}{stopped}"
+            return What("root", told, flows, packed)
+        if not folders and not more and not any(True for _ in islice(backend.list(""), 1)):
             return What("empty", f"{backend.url}: empty; a store or a root may begin here")
         hint = "neither a store nor a root of Metaflow"
-        return What("other", f"{backend.url}: {hint}: a store takes an empty place")
+        return What("other", f"{backend.url}: {hint}: a store takes an empty place{stopped}")
     except MfstoreError as error:
         return What("unknown", f"{backend.url}: what lies there cannot be told ({error.message})", error=error)
 
@@ -232,11 +237,12 @@ def _store(url: str, description: bytes) -> What:
     return What("store", f"{url}: a store of mfstore")
 
 
-def _folders(backend: Backend) -> list[str]:
-    """The names directly below that go on."""
-    if hasattr(backend, "folders"):
-        return [name.rstrip("/") for name in backend.folders([""])]
-    return [path.name for path in Path(backend.root).iterdir() if path.is_dir()]  # type: ignore[attr-defined]
+def _folders(backend: Backend) -> tuple[list[str], bool]:
+    """The names directly below that go on, as far as they are listed; and whether there is more."""
+    if hasattr(backend, "first_folders"):
+        names, more = backend.first_folders("", LISTED_PAGES)
+        return [name.rstrip("/") for name in names], more
+    return [path.name for path in Path(backend.root).iterdir() if path.is_dir()], False  # type: ignore[attr-defined]
 
 
 def _has_runs(backend: Backend, flow: str) -> bool:

@@ -20,8 +20,10 @@ from mfstore.doctor.tried import SCRATCH
 from mfstore.testing import FaultProxy, NetworkFault
 from mfstore.testing.actions import Status, access_denied
 from tests.backends.test_s3 import options
+from tests.backends.test_s3_ranges import backend_of
 from tests.rigs.metaflow_trees import task, upload
 from tests.rigs.proxies import Proxy
+from tests.rigs.simulated_s3 import SimulatedS3
 from tests.servers.base import boto_client
 
 READ = ("s3:GetObject", "s3:ListBucket")
@@ -354,6 +356,31 @@ def test_of_thousands_of_flows_some_are_looked_into(tmp_path, monkeypatch):
     with closing(LocalBackend(str(tmp_path))) as backend:
         found = look(backend)
     assert (found.kind, len(found.flows), len(asked)) == ("root", 3 * LOOKED_AT, LOOKED_AT)
+
+
+@pytest.mark.parametrize(
+    ("further", "kind", "says"),
+    [
+        ((), "other", "neither a store nor a root"),
+        (("Flow/1/a/1/0.x", "mf.store/packs/ab/x"), "root", "in the packed profile too"),
+        (("mf.maintenance/gc",), "root", "0 flows"),
+    ],
+)
+def test_what_has_millions_of_names_is_looked_at_in_few_requests(monkeypatch, further, kind, says):
+    monkeypatch.setattr("mfstore.doctor.place.LISTED_PAGES", 2)
+    world = SimulatedS3(
+        dict.fromkeys((*(f"p/a{number:04}" for number in range(4000)), *(f"p/{n}" for n in further)), b"x")
+    )
+    with closing(backend_of(world)) as backend:
+        found = look(backend)
+    assert found.kind == kind and says in found.text and "listed in 2 requests, and there is more" in found.text
+    assert world.count <= 6
+
+
+def test_what_is_listed_whole_is_not_said_to_have_more(monkeypatch):
+    monkeypatch.setattr("mfstore.doctor.place.LISTED_PAGES", 2)
+    with closing(backend_of(SimulatedS3({f"p/{number:04}/x": b"x" for number in range(2000)}))) as backend:
+        assert "there is more" not in look(backend).text
 
 
 def test_an_object_is_no_place(place):

@@ -299,6 +299,15 @@ class S3Backend(Backend):
         found = self._listed(prefixes, "/")
         return [entry.key.removeprefix(self._prefix) for entry in found if entry.is_prefix]
 
+    def first_folders(self, prefix: str, pages: int) -> tuple[list[str], bool]:
+        """As ``folders`` of one prefix, in at most so many requests; and whether there is more than they have shown."""
+        found: list[str] = []
+        more = False
+        for outcome in self._each(iter([self._range_job(0, KeyRange(prefix), pages, "/")])):
+            found += [name.removeprefix(self._prefix) for name in outcome.data.prefixes]
+            more = outcome.data.next_token is not None
+        return found, more
+
     def _note(self, key: str, outcome: Outcome) -> None:
         """Remember what a lifecycle rule will take before what is saved now."""
         if outcome.error is None and near_its_end(outcome.headers, self._expire_days):
