@@ -201,7 +201,11 @@ def look(backend: Backend) -> What:
     """What lies there."""
     try:
         with suppress(NotFound):
-            return _store(backend.url, backend.get(PATH))
+            found = _store(backend.url, backend.get(PATH))
+            if found.trouble is not None:  # what answers everything alike has no listing
+                with suppress(AccessDenied):
+                    backend.list_first("", 1)
+            return found
         folders, more = _folders(backend)
         marks = {MAINTENANCE_FOLDER, STORE_FOLDER} & {*folders}
         if more:

@@ -23,6 +23,7 @@ from tests.backends.test_s3 import options
 from tests.backends.test_s3_ranges import backend_of
 from tests.rigs.metaflow_trees import task, upload
 from tests.rigs.proxies import Proxy
+from tests.rigs.raw_server import Server
 from tests.rigs.simulated_s3 import SimulatedS3
 from tests.servers.base import boto_client
 
@@ -381,6 +382,33 @@ def test_what_is_listed_whole_is_not_said_to_have_more(monkeypatch):
     monkeypatch.setattr("mfstore.doctor.place.LISTED_PAGES", 2)
     with closing(backend_of(SimulatedS3({f"p/{number:04}/x": b"x" for number in range(2000)}))) as backend:
         assert "there is more" not in look(backend).text
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/octet-stream"])
+def test_a_server_that_answers_everything_with_a_page_is_no_store(s3_env, kind):
+    page = b"<!DOCTYPE html><html><body>Log in</body></html>"
+
+    def answer(connection, request):
+        head = [f"Content-Type: {kind}", f"Content-Length: {len(page)}"]
+        connection.reply("200 OK", head, b"" if request.method == "HEAD" else page)
+
+    with closing(Server(answer)) as server:
+        given = {"endpoint_url": server.origin, "region_name": "us-east-1", "anonymous": True, "retry_seconds": 0.1}
+        told = document([*sections("s3://bucket/x", given)])["sections"]
+    assert [*told] == ["container", "connection", "place"]
+    (found,) = told["place"]
+    assert found["state"] == "broken" and "no S3 service" in found["text"] and "Check the endpoint" in found["hint"]
+
+
+def test_a_damaged_description_in_s3_is_one_also_where_nothing_may_be_listed(place):
+    with place.store() as store:
+        store.put(b"kept" * 1000)
+    place.boto.put_object(Bucket=place.bucket, Key="team/mfstore.json", Body=b"<!DOCTYPE html><html></html>")
+    assert "damaged" in place.doctor()["place"]["place"]["text"]
+    whom = {"Effect": "Allow", "Principal": {"AWS": ["arn:aws:iam:::user/doctorreader"]}, "Action": ["s3:GetObject"]}
+    policy = {"Version": "2012-10-17", "Statement": [{**whom, "Resource": [f"arn:aws:s3:::{place.bucket}/*"]}]}
+    place.boto.put_bucket_policy(Bucket=place.bucket, Policy=json.dumps(policy))
+    assert "damaged" in place.doctor("reader")["place"]["place"]["text"]
 
 
 def test_an_object_is_no_place(place):

@@ -212,6 +212,7 @@ HEAD_HINT = "A HEAD is told no reason: check credentials, region and clock, or g
 KEY_HINT = "Check the key: a listing of its prefix shows what there is"
 PLAIN_HTTP_HINT = "Many services encrypt only what comes over https: check endpoint_url="
 SIZE_HINT = "Ask for its size first"
+ENDPOINT_HINT = "Check the endpoint; a proxy or a portal on the way may answer in its place"
 BUCKET_HINT = "Check the bucket's name, the account and the endpoint"
 
 DENIED: Mapping[str, tuple[str, str | None]] = {

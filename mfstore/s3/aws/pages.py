@@ -10,10 +10,13 @@ from xml.etree import ElementTree
 
 from mfstore.errors import BackendError
 from mfstore.records import dataclass
-from mfstore.s3.aws.errors import bare, tree
+from mfstore.s3.aws.errors import ENDPOINT_HINT, bare, tree
 
 LISTED_MEMORY = 512
 """Bytes of memory that an object or prefix of a page takes."""
+NAMED_WITHIN = 4096
+"""Bytes in which a page has said what it is: before it come a declaration, and maybe white space that kept a connection
+open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,10 @@ def page(body: bytes) -> Page:
             raise ValueError(f"<{bare(root.tag)}> in place of a listing")
         return _page(root, root.tag[: -len("ListBucketResult")])
     except (ElementTree.ParseError, ValueError, LookupError, OverflowError) as error:
+        if b"ListBucketResult" not in body[:NAMED_WITHIN]:
+            raise BackendError(
+                "what answers is no S3 service: its listing is none", found=str(error)[:200], hint=ENDPOINT_HINT
+            ) from error
         raise BackendError("the listing cannot be read", found=str(error)[:200]) from error
 
 

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import BackendError, InvalidKey, MfstoreError
-from mfstore.s3.aws.errors import retryable_code
+from mfstore.s3.aws.errors import ENDPOINT_HINT, retryable_code
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Plain, Reply
 from mfstore.s3.transfers.outcomes import Outcome
 from mfstore.s3.urls import split_url
@@ -323,7 +323,8 @@ def from_service(headers: Mapping[str, str]) -> bool:
 def refuse_page(headers: Mapping[str, str]) -> None:
     """Raises ``Retry`` for a page that somebody on the way has put in the place of an answer: it has no ETag."""
     if headers.get("content-type", "").startswith("text/html") and not from_service(headers):
-        raise Retry(BackendError("the answer is a page, and not the service's"), ODD_ANSWERS)
+        error = BackendError("what answers is no S3 service: it sends a web page", hint=ENDPOINT_HINT)
+        raise Retry(error, ODD_ANSWERS)
 
 
 def length_of(reply: Reply) -> int:
