@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Callable, Container, Generator, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -34,14 +34,16 @@ def within(*nodes: Any) -> Iterator[Any]:
         yield node
         if isinstance(node, Made):
             left.append(node.function)
-            left += node.args
-            left += node.keywords.values()
-            left += [step.value for step in node.steps]
-        elif isinstance(node, dict):
-            left += node
-            left += node.values()
-        elif isinstance(node, (list, tuple, set, frozenset)):
-            left += node
+        left += parts_of(node)
+
+
+def parts_of(node: Any) -> Iterable[Any]:
+    """The nodes that a node has directly in it; of what is made, all but its function."""
+    if isinstance(node, Made):
+        return [*node.args, *node.keywords.values(), *(step.value for step in node.steps)]
+    if isinstance(node, dict):
+        return [*node, *node.values()]
+    return node if isinstance(node, (list, tuple, set, frozenset)) else ()
 
 
 def slots_of(*nodes: Any) -> list[Slot]:

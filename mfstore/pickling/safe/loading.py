@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mfstore._core.pickler import BUFFER, BYTEARRAY
 from mfstore.allow import MACHINERY
 from mfstore.errors import MfstoreError, UnsafeObject
-from mfstore.pickling.evaluation import PLAIN, Evaluation, within
+from mfstore.pickling.evaluation import PLAIN, Evaluation, parts_of, within
 from mfstore.pickling.safe.opcodes import look_through, no_pickle
 from mfstore.pickling.safe.rules import NO_STATE, Given, Rule, canonical, rule_of, value_of
 from mfstore.pickling.streams import placeholders
@@ -119,17 +119,9 @@ def _reached(root: Any, shared: set[int] | None = None) -> Iterator[Any]:
             continue
         seen.add(id(node))
         yield node
-        if type(node) is Made:
-            if _method(node.function) is None:
-                left.append(node.function)
-            left += node.args
-            left += node.keywords.values()
-            left += [step.value for step in node.steps]
-        elif isinstance(node, dict):
-            left += node
-            left += node.values()
-        elif isinstance(node, (list, tuple, set, frozenset)):
-            left += node
+        if type(node) is Made and _method(node.function) is None:
+            left.append(node.function)
+        left += parts_of(node)
 
 
 def _method(node: Any) -> tuple[str, str] | None:
