@@ -112,8 +112,11 @@ def _fix(bucket: str, prefix: str, parts: Mapping[str, Part], answers: Answers) 
         return ""
     rules = proposed(found.get("Rules", ()), prefix, parts, bool(versioned(answers)))
     document = json.dumps({"Rules": rules}, default=lambda value: value.isoformat())
+    smallest = str(found.get("TransitionDefaultMinimumObjectSize") or "")
+    # What the request leaves out is set back, as the rules are.
+    kept = f" --transition-default-minimum-object-size {shlex.quote(smallest)}" if smallest else ""
     return (
-        f"aws s3api put-bucket-lifecycle-configuration --bucket {shlex.quote(bucket)} "
+        f"aws s3api put-bucket-lifecycle-configuration --bucket {shlex.quote(bucket)}{kept} "
         f"--lifecycle-configuration {shlex.quote(document)}"
     )
 

@@ -247,7 +247,11 @@ def test_rules_that_are_proposed():
     assert bucket.proposed(found, "p/", PARTS, False) == found
     assert "NoncurrentVersionExpiration" in bucket.proposed(found, "p/", PARTS, True)[-1]
     told = bucket_of(GetBucketLifecycleConfiguration={"Rules": rules})["lifecycle"]
-    assert told.state == "broken" and "2030-01-01" in told.fix
+    assert told.state == "broken" and "2030-01-01" in told.fix and "minimum" not in told.fix
+    size = "varies_by_storage_class"
+    answer = {"Rules": rules, "TransitionDefaultMinimumObjectSize": size}
+    fix = bucket_of(GetBucketLifecycleConfiguration=answer)["lifecycle"].fix
+    assert f" --transition-default-minimum-object-size {size} --lifecycle-configuration '{{" in fix
 
 
 def test_encryption():
