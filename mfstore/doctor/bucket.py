@@ -132,7 +132,10 @@ def proposed(
         else rule
         for rule in rules
     ]
-    wanted = [{**rule, "Status": "Disabled"} if endangered([rule], prefix, parts) else rule for rule in newer]
+    wanted = [
+        {**rule, "Status": "Disabled"} if any(not one.spare for one in endangered([rule], prefix, parts)) else rule
+        for rule in newer
+    ]
     if keeps_versions and removed_after(wanted, prefix) is None:
         rule = VersionsKept(prefix=prefix).rule
     elif not aborts_uploads(wanted, prefix):
@@ -211,12 +214,18 @@ def _lifecycle(
     rules: Sequence[Mapping[str, Any]] = found.get("Rules", ())
     dangers = endangered(rules, prefix, parts)
     for danger in dangers:
+        facts = {"rule": danger.rule, "parts": list(danger.parts), "action": danger.action}
+        if danger.spare:
+            yield Finding(
+                "lifecycle", danger.text, "doubtful", "No run is lost by that: it may be meant so", facts=facts
+            )
+            continue
         yield Finding(
             "lifecycle", danger.text, "doubtful" if expires else "broken",
             f"A rule of age does not know what relies on an object. Have it leave out s3://{bucket}/{prefix}, and let "
             "mfstore gc remove what nobody needs. The rules with this one switched off, which replace those that "
             "there are:",
-            fix, {"rule": danger.rule, "parts": list(danger.parts), "action": danger.action},
+            fix, facts,
         )  # fmt: skip
     if not dangers:
         told = f"{count(len(rules), 'rule')}, none that takes what is still needed" if rules else "no rules"

@@ -25,6 +25,8 @@ class Part(NamedTuple):
     """What an expiration takes."""
     data: bool = False
     """Whether objects there are large enough to be moved to another class of storage."""
+    spare: bool = False
+    """Whether nothing that is stored relies on them, so that somebody may mean to have them expire."""
 
 
 PARTS: Mapping[str, Part] = {
@@ -52,6 +54,11 @@ def root_parts(flows: Sequence[str], packed: bool) -> Mapping[str, Part]:
             "artifacts of all flows in the packed profile, also those that runs share", True
         )
     parts[f"{MAINTENANCE_FOLDER}/"] = Part("what collections remember, and holds")
+    parts["mf.cards/"] = Part("cards, which the UI then does not show", spare=True)
+    # Metaflow uploads a package once: those that a project's manifest of environments names are not looked for again.
+    parts["conda/"] = Part(
+        "packages of environments: tasks that need one fail, until a run with --force-rebuild-environments", spare=True
+    )
     return parts
 
 
@@ -64,6 +71,8 @@ class Danger(NamedTuple):
     parts: tuple[str, ...]
     """The prefixes that it touches, below the place."""
     text: str
+    spare: bool = False
+    """Whether nothing that is stored relies on what is lost."""
 
 
 FROZEN = ("GLACIER", "DEEP_ARCHIVE")
@@ -107,7 +116,8 @@ def endangered(
             more = f"; and {len(told) - 2 * SHOWN} more" if len(told) > 2 * SHOWN else ""
             taken = "; ".join(told[: 2 * SHOWN]) + more
             text = f"lifecycle rule {ident} removes objects {when}: {taken}"
-            found.append(Danger(ident, "expire", tuple(touched), text))
+            spare = all(parts[part].spare for part in touched)
+            found.append(Danger(ident, "expire", tuple(touched), text, spare))
         data = tuple(part for part in touched if parts[part].data)
         for transition in rule.get("Transitions") or ():
             if transition.get("StorageClass") in FROZEN and data:

@@ -13,7 +13,7 @@ from mfstore.errors import AccessDenied, BackendError, NotFound, Unsupported
 from mfstore.format.audit import AuditRecord
 from mfstore.format.fragments import MERGED
 from mfstore.host.control_group import control_group
-from mfstore.maintenance.lifecycle import PARTS
+from mfstore.maintenance.lifecycle import PARTS, root_parts
 
 NOW = 1_800_000_000.0
 
@@ -234,6 +234,24 @@ def test_a_bucket_that_anybody_may_use():
 def test_uploads_that_are_open_for_long():
     assert bucket_of([NOW - 60])["open uploads"].state == "fine"
     assert bucket_of([NOW - 60, NOW - 90_000])["open uploads"].facts == {"open": 2, "older_than_a_day": 1}
+
+
+@pytest.mark.parametrize(("folder", "says"), [("mf.cards/", "the UI"), ("conda/pk", "--force-rebuild-environments")])
+def test_a_rule_that_takes_what_no_run_relies_on_is_doubtful_and_stays(folder, says):
+    parts = root_parts(["Train"], False)
+    rule = {"ID": "a", "Status": "Enabled", "Filter": {"Prefix": f"p/{folder}"}, "Expiration": {"Days": 9}}
+    told = {key: {} for key in bucket.QUESTIONS} | {bucket.LIFECYCLE: {"Rules": [rule]}}
+    (found,) = (
+        one for one in bucket.findings("b", "p/", parts, told, (), aws=True, now=NOW) if one.name == "lifecycle"
+    )
+    assert found.state == "doubtful" and says in found.text and not found.fix
+    assert bucket.proposed([rule], "p/", parts, False)[0] == rule
+    wide = {**rule, "Filter": {"Prefix": "p/"}}
+    told[bucket.LIFECYCLE] = {"Rules": [wide]}
+    (found,) = (
+        one for one in bucket.findings("b", "p/", parts, told, (), aws=True, now=NOW) if one.name == "lifecycle"
+    )
+    assert found.state == "broken" and says in found.text and '"Status": "Disabled"' in found.fix
 
 
 def test_rules_that_are_proposed():
