@@ -102,6 +102,33 @@ def test_what_is_encrypted_with_a_key_is_read_and_written(role):
 
 
 @pytest.mark.parametrize(
+    ("region", "domain"), [("eu-west-1", "amazonaws.com"), ("cn-north-1", "amazonaws.com.cn")]
+)  # fmt: skip
+def test_a_key_is_used_through_s3_of_its_region_alone(region, domain):
+    key = KEY.replace("eu-west-1", region)
+    document = identity_policy(statements("writer", PLACES["store"], kms_key=key))
+    for service, may in (
+        (f"s3.{region}", True),
+        ("s3.us-east-1", False),
+        (f"ec2.{region}", False),
+        (f"xs3.{region}", False),
+    ):
+        asked = Asked("kms:Decrypt", key, (("kms:ViaService", f"{service}.{domain}"),))
+        assert allows([document], asked) == may, service
+
+
+@pytest.mark.parametrize(("role", "where"), [*product(ROLES, ("store", "whole"))])
+def test_to_tell_what_is_absent_on_radosgw_is_no_right_to_list(role, where):
+    """In the whole of a bucket whoever may list it has that right anyway; who measures may list a folder."""
+    found = {one.sid: one for one in statements(role, PLACES[where], radosgw=True)}
+    assert ("TellAbsentOnRadosgw" in found) == (where == "store" or role == "benchmark")
+    if "TellAbsentOnRadosgw" in found:
+        document = identity_policy([found["TellAbsentOnRadosgw"]])
+        for context, may in (((), True), ((("s3:prefix", "x"),), False), ((("s3:max-keys", "9"),), False)):
+            assert allows([document], Asked("s3:ListBucket", "arn:aws:s3:::bucket", context)) == may, context
+
+
+@pytest.mark.parametrize(
     ("make", "error", "says"),
     [
         (lambda: place("/a/directory"), InvalidKey, "s3://bucket/prefix"),

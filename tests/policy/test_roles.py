@@ -514,13 +514,15 @@ def test_as_the_policy_of_a_bucket(rig):
 def test_nobody_but_the_collector_changes_its_state():
     where = place("s3://bucket/team")
     collector, others = "arn:aws:iam::123456789012:role/collector", "arn:aws:iam::123456789012:role/admin"
-    document = bucket_policy("collector", where, [collector])
+    second = "arn:aws:iam::123456789012:user/repairs"
+    document = bucket_policy("collector", where, [collector, second])
     for asked in attacked(document):
         assert not allows([document, BROAD], asked, others)
         assert not allows([document, BROAD], asked)  # nor somebody who does not say who he is
         assert allows([document, BROAD], asked, collector) or asked.resource.endswith("gc/log/x")
     state = Asked("s3:PutObject", "arn:aws:s3:::bucket/team/gc/state")
     assert allows([document], state, collector) and not allows([document], state, others)
+    assert allows([document], state, second)
     load = Asked("s3:GetObject", "arn:aws:s3:::bucket/team/refs/x")
     assert allows([document], load, collector) and not allows([document], load, others)
     assert allows([BROAD, without(document, "ProtectCollector")], state, others)
