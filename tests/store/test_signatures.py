@@ -17,6 +17,8 @@ from mfstore.errors import AccessDenied, InvalidKey, NotFound, NotSigned, WrongA
 from mfstore.format.signatures import decode_signature, encode_signature, fingerprint, signature_path, statement
 from mfstore.trust import public_keys
 from tests.rigs import command_line
+from tests.rigs.flows import aws_keys
+from tests.servers import boto_client
 
 PRIVATE = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
 PUBLIC = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -253,17 +255,13 @@ def test_who_may_not_read_signatures_is_told(place, pair, monkeypatch):
 
 
 @pytest.fixture
-def kms(monkeypatch):
-    """KMS as moto has it."""
-    for name, value in {"ACCESS_KEY_ID": "testing", "SECRET_ACCESS_KEY": "testing"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
+def kms(moto, monkeypatch):
+    """KMS as moto has it, in a process of its own: within this one it would hang its handlers into botocore for good."""
+    for name, value in aws_keys(moto).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", moto.url)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
-    from moto import mock_aws
-
-    with mock_aws():
-        import boto3
-
-        yield boto3.client("kms", region_name="eu-west-1")
+    return boto_client(moto, "kms")
 
 
 @pytest.mark.parametrize("spec", ["ECC_NIST_P256", "RSA_2048"])
