@@ -400,7 +400,8 @@ def test_who_takes_over_a_deletion_lets_what_was_sent_pass(kind, clock, waits):
     waits.actions.append((sum(waits.passed) + 5, lambda: inner.delete(path)))
     store_on(inner).plan_gc(live=[key], grace=0).execute(take_over=True)
     assert not guard.read_state(inner)[0].deleting
-    assert sum(waits.passed) > 9.99
+    # What this machine takes meanwhile counts too, so that the sum is below ten; what was sent has arrived by then.
+    assert sum(waits.passed) > 5 and not waits.actions
     with pytest.raises(errors.NotFound):
         store_on(inner).refs["late"] = key
     # A silent one has been dead for longer than anything it sent.
