@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore.backends.s3.locks import default_retention
 from mfstore.display.amounts import count
-from mfstore.doctor.findings import Finding
-from mfstore.doctor.rights import bare
+from mfstore.doctor.findings import Finding, bare
 from mfstore.errors import AccessDenied, MfstoreError, NotFound, Unsupported
 from mfstore.maintenance.lifecycle import Part, aborts_uploads, endangered
 from mfstore.maintenance.versions import VersionsKept, removed_after

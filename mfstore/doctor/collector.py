@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from mfstore.display.amounts import age, count, size
-from mfstore.doctor.findings import Finding
+from mfstore.doctor.findings import Finding, failure
 from mfstore.errors import AccessDenied, MfstoreError, NotFound
 from mfstore.format.audit import BEGIN, END, STORE_LOG, AuditRecord
 from mfstore.format.collection import STATE
@@ -208,4 +208,4 @@ def refused(error: MfstoreError, name: str) -> Finding:
     if isinstance(error, AccessDenied):
         rights = ", ".join(action for action, _ in error.rights)
         return Finding(name, f"may not be read{f' ({rights})' if rights else ''}", "refused")
-    return Finding(name, str(error).removesuffix(f". {error.hint}"), "broken", error.hint or "")
+    return failure(name, error)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from mfstore import settings
 from mfstore.display.amounts import size
-from mfstore.doctor.findings import Finding
+from mfstore.doctor.findings import Finding, failure
 from mfstore.errors import MfstoreError
 from mfstore.host.cache import HostCache, host_cache
 
@@ -44,7 +44,7 @@ def configuration() -> Iterator[Finding]:
     try:
         found = settings.configuration()
     except MfstoreError as error:
-        yield Finding("configuration", str(error), "broken", error.hint or "")
+        yield failure("configuration", error)
         return
     if found.path is None:
         yield Finding(

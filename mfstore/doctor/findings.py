@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from mfstore.errors import MfstoreError
 from mfstore.records import NamedTuple
 
 State = Literal["fine", "doubtful", "broken", "refused", "absent"]
@@ -24,6 +25,16 @@ class Finding(NamedTuple):
     """A command, or JSON, that does it, to be copied; empty where there is none that can be written down."""
     facts: Mapping[str, Any] = {}
     """For programs: what the text says, by stable names."""
+
+
+def failure(name: str, error: MfstoreError) -> Finding:
+    """What fails by this error, with what it says to do."""
+    return Finding(name, bare(error), "broken", error.hint or "")
+
+
+def bare(error: MfstoreError) -> str:
+    """An error without its hint, which has a line of its own."""
+    return str(error).removesuffix(f". {error.hint}") if error.hint else str(error)
 
 
 class Section(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore.doctor import bucket, collector, connection, container, directory, rights, trial
-from mfstore.doctor.findings import Finding, Section, examined
+from mfstore.doctor.findings import Finding, Section, bare, examined, failure
 from mfstore.errors import AccessDenied, InvalidKey, MfstoreError, NotAStore, NotFound
 from mfstore.format.description import OPERATIONS, PATH, decode
 from mfstore.maintenance.lifecycle import PARTS, Part, root_parts
@@ -113,7 +113,7 @@ def _in_s3(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
     try:
         backend = _opened(url, options)
     except MfstoreError as error:
-        yield Section("place", (Finding("place", rights.bare(error), "broken", error.hint or ""),))
+        yield Section("place", (failure("place", error),))
         return
     try:
         yield examined("connection", partial(connection.identity, backend), partial(connection.connection, backend))
@@ -121,7 +121,7 @@ def _in_s3(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
         unreachable = what.error is not None and (what.error.status is None or isinstance(what.error, NotFound))
         if unreachable:
             assert what.error is not None
-            yield Section("place", (Finding("place", rights.bare(what.error), "broken", what.error.hint or ""),))
+            yield Section("place", (failure("place", what.error),))
             return
         yield examined("place", partial(_placed, backend, what))
         answers = bucket.ask(backend)
@@ -177,7 +177,7 @@ def _in_directory(url: str) -> Iterator[Section]:
             )
         path = Path(rest.removeprefix("localhost") if separator else local_path(url)).absolute()
     except MfstoreError as error:
-        yield Section("place", (Finding("place", rights.bare(error), "broken", error.hint or ""),))
+        yield Section("place", (failure("place", error),))
         return
     inner = path / ".metaflow"
     if inner.is_dir():  # a project's directory stands for what is in it
@@ -237,7 +237,7 @@ def _store(url: str, description: bytes) -> What:
     except NotAStore as error:
         return What("other", f"{url}: {error.message}", trouble=error)
     except MfstoreError as error:
-        return What("store", f"{url}: a store of mfstore, but {rights.bare(error)}", trouble=error)
+        return What("store", f"{url}: a store of mfstore, but {bare(error)}", trouble=error)
     return What("store", f"{url}: a store of mfstore")
 
 

@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
-from mfstore.doctor.findings import Finding, State
+from mfstore.doctor.findings import Finding, State, bare, failure
 from mfstore.doctor.tried import SCRATCH, Trial, Tried
 from mfstore.records import NamedTuple
 from mfstore.s3.aws.rights import ACTIONS, OPERATIONS, arn, literal
@@ -58,8 +58,7 @@ COLLECT = ("delete", "delete-many", "delete-shared")
 def rights(trial: Trial) -> Iterator[Finding]:
     """What may be done there, operation by operation, then as a whole."""
     if trial.unreachable is not None:
-        error = trial.unreachable
-        yield Finding("place", bare(error), "broken", error.hint or "")
+        yield failure("place", trial.unreachable)
         return
     for name in TRIED:
         if name in trial.tried:
@@ -68,12 +67,6 @@ def rights(trial: Trial) -> Iterator[Finding]:
     yield _as_a_whole(trial)
     for left in trial.left:
         yield Finding("left behind", left, "doubtful", "It may not be removed by this identity", _removal(left))
-
-
-def bare(error: BaseException) -> str:
-    """An error without its hint, which has a line of its own."""
-    hint = getattr(error, "hint", None)
-    return str(error).removesuffix(f". {hint}") if hint else str(error)
 
 
 def _operation(found: Tried) -> Finding:
