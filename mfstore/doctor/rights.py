@@ -81,7 +81,7 @@ def _operation(found: Tried) -> Finding:
     if found.answer == "untried":
         return Finding(found.name, f"{text} ({found.note})", "absent", facts=facts)
     if found.answer == "absent":
-        needed = found.name in NAME or found.name not in OPTIONAL
+        needed = found.name not in OPTIONAL
         said = f" ({found.error.message})" if found.error is not None else ""
         state = "doubtful" if needed else "absent"
         hint = (found.error.hint or "") if needed and found.error is not None else ""
@@ -89,18 +89,16 @@ def _operation(found: Tried) -> Finding:
             hint = "Open the store with single_writer=True if one process alone writes to it, or take another service"
         return Finding(found.name, text + said, state, hint, facts=facts)
     if found.answer == "refused":
-        assert found.error is not None
-        rights = [list(right) for right in getattr(found.error, "rights", ())]
-        return Finding(found.name, text, "refused", facts={**facts, "missing": rights})
+        missing = [list(right) for right in found.missing]
+        return Finding(found.name, text, "refused", facts={**facts, "missing": missing})
     text += f" ({found.note})" if found.note else ""
     return Finding(found.name, text, facts={**facts, "milliseconds": round(1000 * found.seconds)})
 
 
 def _kms(trial: Trial) -> Iterator[Finding]:
     """What a key of KMS has to do with it, where there is one."""
-    errors = [tried.error for tried in trial.tried.values() if tried.error is not None]
     missing = sorted(
-        {right for error in errors for right in getattr(error, "rights", ()) if right[0].startswith("kms:")}
+        {right for tried in trial.tried.values() for right in tried.missing if right[0].startswith("kms:")}
     )
     if missing:
         told = " and ".join(f"{action} on {resource}" for action, resource in missing)
@@ -139,12 +137,7 @@ def _as_a_whole(trial: Trial) -> Finding:
         sentences.append(f"whether you can {_and(unknown, 'or')} was not tried")
     facts = {what.replace(" ", "-"): answer for what, answer in can.items()}
     text = "; ".join(sentences)
-    missing = sorted(
-        {
-            right for tried in trial.tried.values() if tried.error is not None and tried.name not in OPTIONAL
-            for right in getattr(tried.error, "rights", ())
-        }
-    )  # fmt: skip
+    missing = sorted({right for tried in trial.tried.values() if tried.name not in OPTIONAL for right in tried.missing})
     if can["load"] is False:
         hint = "Nothing can be loaded here" + (". To load it takes:" if missing else "")
         return Finding("you", text, "broken", hint, statement(missing, trial), facts)

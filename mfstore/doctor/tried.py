@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mfstore.errors import MfstoreError
+from mfstore.errors import AccessDenied, MfstoreError
 
 SCRATCH = ".mfstore-probe-"
 """What the name of the object that is put begins with: hidden in stores, and what policies of folders let writers
@@ -25,6 +25,11 @@ class Tried:
     seconds: float = 0.0
     note: str = ""
 
+    @property
+    def missing(self) -> tuple[tuple[str, str], ...]:
+        """The rights for want of which it was refused, as pairs of action and resource; nothing where none is known."""
+        return self.error.rights if isinstance(self.error, AccessDenied) else ()
+
 
 @dataclass(slots=True)
 class Trial:
@@ -35,7 +40,7 @@ class Trial:
     prefix: str
     """What the keys of the place begin with."""
     tried: dict[str, Tried] = field(default_factory=dict)
-    """By name; those of ``rights.OPERATIONS``."""
+    """By name; those of ``rights.TRIED``."""
     headers: dict[str, str] = field(default_factory=dict)
     """Of the answers about the object that was put, or that was there."""
     checksums: dict[str, Tried] = field(default_factory=dict)
