@@ -223,25 +223,13 @@ class _Run:
             for name in PARTS:
                 self._untried(name, "no upload could be begun")
             return
-        params = {"UploadId": created}
-        etag: list[str] = []
-
-        def send() -> None:
-            call = Call("UploadPart", self._bucket, self._key, self._options, body=[BODY], part=1, upload=created)
-            etag.append(self._one(SingleCallJob(call)).headers["etag"])
-
-        self._try("multipart-part", send)
-        self._try("multipart-list-parts", lambda: self._call("ListParts", params))
+        parts: list[dict[str, Any]] = []
+        self._try("multipart-part", lambda: parts.append(self._send_part(created)))
+        self._try("multipart-list-parts", lambda: self._call("ListParts", {"UploadId": created}))
         prefix = {"Prefix": self._key}
         self._try("multipart-list-uploads", lambda: self._call("ListMultipartUploads", prefix, key=False))
-
-        def complete() -> None:
-            self._call("CompleteMultipartUpload", {**params, "MultipartUpload": {"Parts": parts}})
-            self._uploads.remove(created)
-
-        if etag:
-            parts = [{"PartNumber": 1, "ETag": etag[0]}]
-            self._try("multipart-complete", complete)
+        if parts:
+            self._try("multipart-complete", lambda: self._complete(created, parts))
         else:
             self._untried("multipart-complete", "no part could be sent")
         second = created if created in self._uploads else self._upload("")
@@ -254,13 +242,18 @@ class _Run:
             self._uploads.remove(second)
 
         self._try("multipart-abort", abort)
-        if second in self._uploads and etag:  # then let it become the object, which can be removed, or is one anyway
+        if second in self._uploads and parts:  # then let it become the object, which can be removed, or is one anyway
             with suppress(MfstoreError):
-                call = Call("UploadPart", self._bucket, self._key, self._options, body=[BODY], part=1, upload=second)
-                part = {"PartNumber": 1, "ETag": self._one(SingleCallJob(call)).headers["etag"]}
-                done = {"UploadId": second, "MultipartUpload": {"Parts": [part]}}
-                self._call("CompleteMultipartUpload", done)
-                self._uploads.remove(second)
+                self._complete(second, [self._send_part(second)])
+
+    def _send_part(self, upload: str) -> dict[str, Any]:
+        """Send what is put as the only part of an upload, which is named as completing it does."""
+        call = Call("UploadPart", self._bucket, self._key, self._options, body=[BODY], part=1, upload=upload)
+        return {"PartNumber": 1, "ETag": self._one(SingleCallJob(call)).headers["etag"]}
+
+    def _complete(self, upload: str, parts: Sequence[dict[str, Any]]) -> None:
+        self._call("CompleteMultipartUpload", {"UploadId": upload, "MultipartUpload": {"Parts": parts}})
+        self._uploads.remove(upload)
 
     def _upload(self, name: str) -> str | None:
         opened: list[str] = []
