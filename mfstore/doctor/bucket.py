@@ -11,8 +11,8 @@ from mfstore.backends.s3.locks import default_retention
 from mfstore.display.amounts import count
 from mfstore.doctor.findings import Finding, bare
 from mfstore.errors import AccessDenied, MfstoreError, NotFound, Unsupported
-from mfstore.maintenance.lifecycle import Part, aborts_uploads, endangered
-from mfstore.maintenance.versions import VersionsKept, removed_after
+from mfstore.maintenance.lifecycle import Part, aborts_uploads, endangered, merged
+from mfstore.maintenance.versions import RULE_DAYS, VersionsKept, removed_after, rule_id
 from mfstore.s3.aws.rights import OPERATIONS
 from mfstore.s3.calls import Call
 from mfstore.s3.transfers.metadata import ConfigurationJob
@@ -25,8 +25,6 @@ VERSIONING, LOCK, LIFECYCLE = "GetBucketVersioning", "GetObjectLockConfiguration
 ENCRYPTION, BLOCK = "GetBucketEncryption", "GetPublicAccessBlock"
 POLICY, ACL = "GetBucketPolicyStatus", "GetBucketAcl"
 QUESTIONS = (VERSIONING, LOCK, LIFECYCLE, ENCRYPTION, BLOCK, POLICY, ACL)
-ABANDONED_DAYS = 7
-"""After which an upload that did not end is given up, by the rule that is proposed."""
 OPEN_SECONDS = 86400.0
 """An upload that is open for longer is most likely abandoned."""
 EVERYBODY = (
@@ -125,27 +123,21 @@ def proposed(
 ) -> list[Mapping[str, Any]]:  # fmt: skip
     """The rules that a bucket should have: those that there are, of which what endangers the place is switched off, and
     one that gives up uploads and removes versions. Pure."""
-    newer = [
-        {**{name: value for name, value in rule.items() if name != "Prefix"}, "Filter": {"Prefix": rule["Prefix"]}}
-        if "Prefix" in rule and "Filter" not in rule  # which S3 does not take beside the newer form
-        else rule
-        for rule in rules
-    ]
     wanted = [
         {**rule, "Status": "Disabled"} if any(not one.spare for one in endangered([rule], prefix, parts)) else rule
-        for rule in newer
+        for rule in rules
     ]
     if keeps_versions and removed_after(wanted, prefix) is None:
-        rule = VersionsKept(prefix=prefix).rule
-    elif not aborts_uploads(wanted, prefix):
-        ident = f"abandoned-uploads-{prefix.strip('/').replace('/', '-') or 'the-bucket'}"[:255]
-        abort = {"DaysAfterInitiation": ABANDONED_DAYS}
-        rule = {
-            "ID": ident, "Status": "Enabled", "Filter": {"Prefix": prefix}, "AbortIncompleteMultipartUpload": abort
-        }  # fmt: skip
-    else:
-        return wanted
-    return [*(other for other in wanted if other.get("ID") != rule["ID"]), rule]
+        return merged(wanted, VersionsKept(prefix=prefix).rule)
+    if aborts_uploads(wanted, prefix):
+        return merged(wanted)
+    abort = {
+        "ID": rule_id("abandoned-uploads", prefix),
+        "Status": "Enabled",
+        "Filter": {"Prefix": prefix},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": RULE_DAYS},
+    }
+    return merged(wanted, abort)
 
 
 def _unknown(name: str, question: str, error: MfstoreError) -> Finding:
@@ -194,9 +186,9 @@ def _lock(answers: Answers) -> Iterator[Finding]:
         return
     told = default_retention(found)
     facts = {"retention": told or None}
-    if told and told != "Enabled":
+    if kept := retention(answers):
         yield Finding(
-            "object lock", f"everything that is stored is locked: {told}", "doubtful",
+            "object lock", f"everything that is stored is locked: {kept}", "doubtful",
             "Collections delete nothing before; nothing was put to try it", facts=facts,
         )  # fmt: skip
     else:

@@ -139,6 +139,19 @@ def aborts_uploads(rules: Sequence[Mapping[str, Any]], prefix: str) -> bool:
     return False
 
 
+def merged(rules: Sequence[Mapping[str, Any]], *ours: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Our rules beside those of a bucket, as PutBucketLifecycleConfiguration takes them together: for one that has the
+    ID of ours, ours; and all in the newer form, since S3 takes no ``Prefix`` of a rule beside a ``Filter``. Pure."""
+    replaced = {rule["ID"] for rule in ours}
+    return [*(_newer(rule) for rule in rules if rule.get("ID") not in replaced), *ours]
+
+
+def _newer(rule: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "Prefix" not in rule or "Filter" in rule:
+        return rule
+    return {**{name: value for name, value in rule.items() if name != "Prefix"}, "Filter": {"Prefix": rule["Prefix"]}}
+
+
 def _scope(rule: Mapping[str, Any]) -> tuple[str, bool]:
     """The prefix a rule is about, and whether it is only about objects with certain tags."""
     where = rule.get("Filter") or {}

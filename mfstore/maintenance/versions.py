@@ -46,7 +46,7 @@ class VersionsKept:
     def rule(self) -> Mapping[str, Any]:
         """The lifecycle rule that removes what stays, in the words of S3's PutBucketLifecycleConfiguration."""
         return {
-            "ID": f"versions-of-{self.prefix.strip('/').replace('/', '-') or 'the-bucket'}"[:255],
+            "ID": rule_id("versions-of", self.prefix),
             "Status": "Enabled",
             "Filter": {"Prefix": self.prefix},
             "NoncurrentVersionExpiration": {"NoncurrentDays": RULE_DAYS},
@@ -84,6 +84,11 @@ class VersionsKept:
         if self.rules == UNKNOWN:
             return ", and the lifecycle rules may not be read (s3:GetLifecycleConfiguration)"
         return ", and no lifecycle rule removes them"
+
+
+def rule_id(purpose: str, prefix: str) -> str:
+    """The name of a rule that is proposed for what lies below a prefix: S3 takes 255 characters."""
+    return f"{purpose}-{prefix.strip('/').replace('/', '-') or 'the-bucket'}"[:255]
 
 
 def read_versions(backend: Backend) -> VersionsKept:

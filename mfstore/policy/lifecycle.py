@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mfstore.maintenance.lifecycle import merged
 from mfstore.maintenance.versions import VersionsKept
 
 
@@ -16,7 +17,6 @@ def lifecycle(prefix: str, present: Sequence[Mapping[str, Any]] = ()) -> dict[st
 
     Args:
         prefix: What the keys of all objects of the place begin with.
-        present: The rules that the bucket has. They stay as they are, but for one with the ID of ours.
+        present: The rules that the bucket has. They mean what they did, but for one with the ID of ours.
     """
-    rule = VersionsKept(prefix=prefix).rule
-    return {"Rules": [*(other for other in present if other.get("ID") != rule["ID"]), rule]}
+    return {"Rules": merged(present, VersionsKept(prefix=prefix).rule)}

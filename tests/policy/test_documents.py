@@ -169,6 +169,8 @@ def test_the_rule_of_a_place_leaves_others_alone_and_expires_nothing():
     assert rules[1]["Filter"] == {"Prefix": "team/a/"}
     assert rules[1]["Expiration"] == {"ExpiredObjectDeleteMarker": True} and "Transitions" not in rules[1]
     assert rules[1]["AbortIncompleteMultipartUpload"] and rules[1]["NoncurrentVersionExpiration"]
+    older = {"ID": "mine", "Status": "Enabled", "Prefix": "x/", "Expiration": {"Days": 3}}
+    assert lifecycle("team/a/", [older])["Rules"] == rules
 
 
 # ---- the command -------------------------------------------------------------------------------
