@@ -119,7 +119,8 @@ def policy(
 
 
 def _show(document: Any) -> None:
-    click.echo(json.dumps(document, indent=2))
+    # Rules of a bucket may name dates.
+    click.echo(json.dumps(document, indent=2, default=lambda value: value.isoformat()))
 
 
 def _explain(found: Sequence[Statement], as_json: bool) -> None:

@@ -3,6 +3,7 @@
 import fnmatch
 import json
 import re
+from datetime import UTC, datetime
 from itertools import product
 
 import pytest
@@ -270,5 +271,10 @@ def test_the_rules_of_a_bucket_are_kept_and_taken_by_a_service(rig):
     boto.put_bucket_lifecycle_configuration(Bucket=rig.bucket, LifecycleConfiguration=rules)
     again = json.loads(mfstore(*arguments, env=environment(rig)).stdout)
     assert sorted(again["Rules"], key=str) == sorted(rules["Rules"], key=str)
+    once = {**mine, "ID": "once", "Expiration": {"Date": datetime(2036, 1, 1, tzinfo=UTC)}}
+    boto.put_bucket_lifecycle_configuration(Bucket=rig.bucket, LifecycleConfiguration={"Rules": [once]})
+    dated = json.loads(mfstore(*arguments, env=environment(rig)).stdout)
+    assert dated["Rules"][0]["Expiration"]["Date"].startswith("2036-01-01T00:00:00")
+    boto.put_bucket_lifecycle_configuration(Bucket=rig.bucket, LifecycleConfiguration=dated)
     rig.become(rig.document("writer"))
     assert "s3:GetLifecycleConfiguration" in mfstore(*arguments, code=1, env=environment(rig)).stderr
