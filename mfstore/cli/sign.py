@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mfstore.cli.command import Command
-from mfstore.cli.options import Connection, complete_ref, connection_options, json_option, where_option
+from mfstore.cli.options import Connection, complete_ref, connection_options, json_option, store_option
 from mfstore.cli.output import print_json, print_table
 from mfstore.cli.places import opened
 from mfstore.display.amounts import count
@@ -27,7 +27,7 @@ _TOLD = {
 
 
 @click.command(cls=Command)
-@where_option
+@store_option
 @json_option
 @click.option(
     "--key", "signing_key", required=True, metavar="KEY",
@@ -35,9 +35,7 @@ _TOLD = {
 )  # fmt: skip
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_ref)
 @connection_options(writes=True)
-def sign(
-    url: str, connection: Connection, as_json: bool, signing_key: str, names: tuple[str, ...]
-) -> None:  # fmt: skip
+def sign(url: str, connection: Connection, as_json: bool, signing_key: str, names: tuple[str, ...]) -> None:
     """Sign what each NAME stands for, for those who load with the public key in trusted=.
 
     What is signed is the key, and so all that is loaded under it; not that the name stands for it.

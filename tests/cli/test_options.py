@@ -43,6 +43,21 @@ def test_every_command_that_opens_a_place_says_how_it_is_reached(name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_that_works_on_stores_alone_demands_one(name, monkeypatch):
+    monkeypatch.setenv("MFSTORE_STORE", "")
+    command = COMMANDS[name]
+    opts = {parameter.name: parameter.opts for parameter in command.params}
+    if "--store" not in opts.get("url", ()) or "metaflow" in opts or isinstance(command, click.Group):
+        return
+    given = []
+    for parameter in command.params:
+        if parameter.required:
+            given += [__file__] if isinstance(parameter, click.Argument) else [parameter.opts[0], __file__]
+    with pytest.raises(click.UsageError, match="Missing option '-s'"):
+        command.make_context(name, given)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_help_has_the_exit_codes(name):
     text = mfstore(*name.split(), "--help").stdout
     rows = text.split("\nExit codes:\n", 1)[1].split("\n\n")[0]
