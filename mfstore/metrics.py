@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mfstore.display.amounts import count, duration, size
 from mfstore.display.cards import Card
-from mfstore.display.prometheus import Family, labelled, text_of
+from mfstore.display.prometheus import Family, counter, labelled, text_of
 from mfstore.display.shown import Shown
 
 if TYPE_CHECKING:
@@ -66,18 +66,18 @@ class StoreMetrics(Shown):
                 "mfstore_operations_total", "counter", "Saves and loads.",
                 [({"operation": "save"}, self.saves), ({"operation": "load"}, self.loads)],
             ),
-            _counter("mfstore_saved_artifacts_total", "Artifacts saved.", self.artifacts),
-            _counter("mfstore_saved_bytes_total", "Bytes of the artifacts saved.", self.saved),
-            _counter("mfstore_duplicate_bytes_total", "Bytes saved that were stored already.", self.duplicate),
-            _counter("mfstore_stored_bytes_total", "Bytes written.", self.stored),
-            _counter("mfstore_stored_objects_total", "Objects written.", self.objects),
-            _counter("mfstore_loaded_bytes_total", "Bytes of the artifacts loaded.", self.loaded),
+            counter("mfstore_saved_artifacts_total", "Artifacts saved.", self.artifacts),
+            counter("mfstore_saved_bytes_total", "Bytes of the artifacts saved.", self.saved),
+            counter("mfstore_duplicate_bytes_total", "Bytes saved that were stored already.", self.duplicate),
+            counter("mfstore_stored_bytes_total", "Bytes written.", self.stored),
+            counter("mfstore_stored_objects_total", "Objects written.", self.objects),
+            counter("mfstore_loaded_bytes_total", "Bytes of the artifacts loaded.", self.loaded),
             Family(
                 "mfstore_stage_seconds_total", "counter", "Seconds in each stage of saves and loads.",
                 [({"stage": stage}, seconds) for stage, seconds in self.seconds.items()],
             ),
             Family("mfstore_cache_lookups_total", "counter", "Parts of the index asked of this host's cache.", hits),
-            _counter("mfstore_verify_failures_total", "Chunks that differed from their digest.", self.verify_failures),
+            counter("mfstore_verify_failures_total", "Chunks that differed from their digest.", self.verify_failures),
         ]  # fmt: skip
         return labelled([*own, *(self.s3.families() if self.s3 is not None else ())], {"store": self.url})
 
@@ -173,7 +173,3 @@ def writable_target(path: str | os.PathLike[str]) -> Path:
     if target.exists() and not target.is_file():
         raise OSError(errno.EINVAL, "no regular file, and would be replaced by one", str(target))
     return target
-
-
-def _counter(name: str, told: str, value: float) -> Family:
-    return Family(name, "counter", told, [({}, value)])

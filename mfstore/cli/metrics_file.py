@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from mfstore.cli.exits import DONE, FAILED, INTERRUPTED, name_of
-from mfstore.display.prometheus import Family, labelled, text_of
+from mfstore.display.prometheus import Family, gauge, labelled, text_of
 from mfstore.errors import BackendError
 from mfstore.metrics import writable_target, write_families
 
@@ -99,14 +99,14 @@ def _code_of(error: BaseException) -> int:
 def _write(path: Path, labels: Mapping[str, str], began: float, code: int, noted: list[Family]) -> None:
     now = time.time()
     families = [
-        _gauge("mfstore_command_exit_code", "Exit code of the last run: 0 all is well, 3 damage.", code),
-        _gauge("mfstore_command_last_run_timestamp_seconds", "When the last run ended.", now),
-        _gauge("mfstore_command_duration_seconds", "How long the last run took.", now - began),
+        gauge("mfstore_command_exit_code", "Exit code of the last run: 0 all is well, 3 damage.", code),
+        gauge("mfstore_command_last_run_timestamp_seconds", "When the last run ended.", now),
+        gauge("mfstore_command_duration_seconds", "How long the last run took.", now - began),
         *noted,
     ]  # fmt: skip
     success = now if code == DONE else last_success(path, labels)
     if success is not None:
-        families.append(_gauge(LAST_SUCCESS, "When a run last ended with exit code 0.", success))
+        families.append(gauge(LAST_SUCCESS, "When a run last ended with exit code 0.", success))
     write_families(path, labelled(families, labels))
 
 
@@ -117,14 +117,10 @@ def last_success(path: Path, labels: Mapping[str, str]) -> float | None:
             text = file.read(_WORST).decode("utf-8", "replace")
     except OSError:
         return None
-    (sample,) = labelled([_gauge(LAST_SUCCESS, "", 0)], labels)
+    (sample,) = labelled([gauge(LAST_SUCCESS, "", 0)], labels)
     begins = text_of([sample]).splitlines()[-1].removesuffix("0")
     found = next((line.removeprefix(begins) for line in text.splitlines() if line.startswith(begins)), None)
     try:
         return float(found) if found else None
     except ValueError:
         return None
-
-
-def _gauge(name: str, told: str, value: float) -> Family:
-    return Family(name, "gauge", told, [({}, value)])

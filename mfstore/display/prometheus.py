@@ -21,6 +21,16 @@ class Family(NamedTuple):
     samples: Sequence[tuple[Mapping[str, str], float]]
 
 
+def counter(name: str, told: str, value: float) -> Family:
+    """A counter with one value, without labels."""
+    return Family(name, "counter", told, [({}, value)])
+
+
+def gauge(name: str, told: str, value: float) -> Family:
+    """A gauge with one value, without labels."""
+    return Family(name, "gauge", told, [({}, value)])
+
+
 def labelled(families: Iterable[Family], labels: Mapping[str, str]) -> list[Family]:
     """The same with more labels for each value, which come first."""
     return [

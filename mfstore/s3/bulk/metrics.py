@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mfstore.display.amounts import count, duration, size
 from mfstore.display.cards import Card, Grid
-from mfstore.display.prometheus import Family, text_of
+from mfstore.display.prometheus import Family, counter, text_of
 from mfstore.display.shown import Shown
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ class ClientMetrics(Shown):
                 "mfstore_s3_requests_total", "counter", "Requests to S3 that ended, by operation and by how.",
                 [({"operation": operation, "result": result}, n) for (operation, result), n in self.requests.items()],
             ),
-            _counter("mfstore_s3_retries_total", "Requests to S3 that were tried again.", self.retries),
-            _counter("mfstore_s3_throttled_total", "Answers by which S3 asked to slow down.", self.throttled),
-            _counter("mfstore_s3_hedged_total", "Second requests for what was late.", self.hedged),
-            _counter("mfstore_s3_received_bytes_total", "Bytes of bodies that came from S3.", self.received),
-            _counter("mfstore_s3_sent_bytes_total", "Bytes of bodies that went to S3.", self.sent),
-            _counter("mfstore_s3_verified_bytes_total", "Bytes compared with S3's checksum.", self.verified),
-            _counter("mfstore_s3_verify_failures_total", "Bodies that are not as S3 sums them.", self.verify_failures),
-            _counter("mfstore_s3_operation_seconds_total", "Seconds that operations took, added up.", self.seconds),
+            counter("mfstore_s3_retries_total", "Requests to S3 that were tried again.", self.retries),
+            counter("mfstore_s3_throttled_total", "Answers by which S3 asked to slow down.", self.throttled),
+            counter("mfstore_s3_hedged_total", "Second requests for what was late.", self.hedged),
+            counter("mfstore_s3_received_bytes_total", "Bytes of bodies that came from S3.", self.received),
+            counter("mfstore_s3_sent_bytes_total", "Bytes of bodies that went to S3.", self.sent),
+            counter("mfstore_s3_verified_bytes_total", "Bytes compared with S3's checksum.", self.verified),
+            counter("mfstore_s3_verify_failures_total", "Bodies that are not as S3 sums them.", self.verify_failures),
+            counter("mfstore_s3_operation_seconds_total", "Seconds that operations took, added up.", self.seconds),
         ]  # fmt: skip
 
     def prometheus(self) -> str:
@@ -90,7 +90,3 @@ def client_metrics(counts: TransferCounts) -> ClientMetrics:
         throttled=counts.throttled, hedged=counts.hedged, received=counts.moved - counts.sent, sent=counts.sent,
         verified=counts.verified, verify_failures=counts.verify_failures, seconds=counts.seconds,
     )  # fmt: skip
-
-
-def _counter(name: str, told: str, value: float) -> Family:
-    return Family(name, "counter", told, [({}, value)])
