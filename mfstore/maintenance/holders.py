@@ -124,21 +124,22 @@ class Claims:
                     yield last, holders
                 last, holders = item, more
             elif more != holders:
-                holders = _all(holders) | _all(more)
+                holders = each_of(holders) | each_of(more)
         if last is not None:
             yield last, holders
 
-    def joined(self, folder: str, sizes: Iterable[tuple[bytes, int]]) -> Iterator[tuple[int, Holders | None]]:
-        """The size of each of these items, which come in order, and who claims it; None: nobody."""
+    def joined(self, folder: str, sizes: Iterable[tuple[bytes, int]]) -> Iterator[tuple[bytes, int, Holders | None]]:
+        """Each of these items, which come in order, its size, and who claims it; None: nobody."""
         claims = self.in_order(folder)
         claimed = next(claims, None)
         for item, size in sizes:
             while claimed is not None and claimed[0] < item:
                 claimed = next(claims, None)
-            yield size, claimed[1] if claimed is not None and claimed[0] == item else None
+            yield item, size, claimed[1] if claimed is not None and claimed[0] == item else None
 
 
-def _all(holders: Holders) -> set[int]:
+def each_of(holders: Holders) -> set[int]:
+    """The numbers, also of one alone."""
     return holders if isinstance(holders, set) else {holders}
 
 
@@ -165,9 +166,9 @@ class Tally:
                 self._alone.frombytes(bytes(8 * (holders + 1 - len(self._alone))))
             self._alone[holders] += size
 
-    def add_all(self, found: Iterable[tuple[int, Holders | None]]) -> None:
+    def add_all(self, found: Iterable[tuple[bytes, int, Holders | None]]) -> None:
         """Count items, as ``Claims.joined`` gives them."""
-        for size, holders in found:
+        for _, size, holders in found:
             self.add(size, holders)
 
     def _add_several(self, size: int, holders: Collection[int]) -> None:

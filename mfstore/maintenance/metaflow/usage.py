@@ -6,14 +6,14 @@ runs they are. What is not told is unknown, and nothing is guessed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import groupby, islice
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from mfstore.errors import CorruptObject, InvalidKey, MfstoreError, NotFound
-from mfstore.maintenance.holders import NONE, UNKNOWN, Claims, Label, LabelSets, Tally
+from mfstore.maintenance.holders import NONE, UNKNOWN, Claims, Label, LabelSets, Tally, each_of
 from mfstore.maintenance.metaflow.collecting import facts
 from mfstore.maintenance.metaflow.collecting.record_sources import source_of
 from mfstore.maintenance.metaflow.holdings import list_root
@@ -22,10 +22,10 @@ from mfstore.maintenance.metaflow.listed_digests import packed_key
 from mfstore.maintenance.metaflow.packed_store import open_packed_store
 from mfstore.maintenance.metaflow.references import read_references, remembering
 from mfstore.maintenance.months import month_of
-from mfstore.maintenance.report import PhaseProgress, untold
+from mfstore.maintenance.report import untold
 from mfstore.maintenance.spill import KeyedRows, Spill
 from mfstore.maintenance.store.collecting.object_table import list_objects
-from mfstore.maintenance.store.holders import PackParts, read_holders
+from mfstore.maintenance.store.holders import HoldersOf, tally_recipes
 from mfstore.maintenance.usage import CLASS, MONTH, Usage, check_by, damage_notes, usage_of
 from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import References
@@ -147,7 +147,7 @@ class _RootUsage:
         self._damaged: list[tuple[str, MfstoreError]] = []
         self._notes: list[str] = []
         self._of_run: dict[Run, int] = {}
-        self._pending: dict[bytes, tuple[int, ...]] = {}
+        self._pending: dict[bytes, set[int]] = {}
         """Who needs the bundles that are read next."""
 
     def run(self, aside: int) -> Usage:
@@ -312,40 +312,23 @@ class _RootUsage:
     def _add_packed(self) -> None:
         with open_packed_store(self._root) as store:
             access = store.handle.access("read")
-            backend = access.backend
-            parts = PackParts(Claims(Spill()))
-            done = 0
-
-            def told(more: int) -> None:
-                nonlocal done
-                done += more
-                self._tell(PhaseProgress("recipes", done, 0))
-
             sizes = KeyedRows(Spill(), _OPEN_KEYS)
-            for name, size, _, _ in list_objects(backend, "recipes"):
+            for name, size, _, _ in list_objects(access.backend, "recipes"):
                 sizes.here(_BUNDLES)[name] = size
                 sizes.grew(1)
-            damaged = read_holders(
-                backend, access.workers.thread.codec, self._needed(sizes), self._who_needs(), parts, self._tally, told
-            )
+            damaged = tally_recipes(access, self._needed(sizes), self._who_needs(), self._tally, self._tell)
             self._damaged += (("recipe", error) for error in damaged)
-            parts.tally(self._tally, ((name, size) for name, size, _, _ in list_objects(backend, "packs")))
 
     def _needed(self, sizes: KeyedRows) -> Iterator[tuple[bytes, int]]:
         """The recipes that are needed, with their sizes. The others are not read: nobody holds them."""
-        claims = self._bundles.in_order(_BUNDLES)
-        claimed = next(claims, None)
-        for key, size in sizes.latest_in_order(_BUNDLES):
-            while claimed is not None and claimed[0] < key:
-                claimed = next(claims, None)
-            if claimed is None or claimed[0] != key:
+        for key, size, holders in self._bundles.joined(_BUNDLES, sizes.latest_in_order(_BUNDLES)):
+            if holders is None:
                 self._tally.add(size, None)
                 continue
-            holders = claimed[1]
-            self._pending[key] = tuple(holders) if isinstance(holders, set) else (holders,)
+            self._pending[key] = each_of(holders)
             yield key, size
 
-    def _who_needs(self) -> Callable[[bytes, Recipe], Sequence[Sequence[int]]]:
+    def _who_needs(self) -> HoldersOf:
         if self._by != "artifact":
             return lambda key, recipe: (self._pending.pop(key),)
 

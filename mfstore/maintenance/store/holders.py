@@ -13,17 +13,20 @@ from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.recipes import INLINE, Recipe, recipe_path
 from mfstore.maintenance.holders import Claims, Holders, Tally
+from mfstore.maintenance.report import PhaseProgress
+from mfstore.maintenance.spill import Spill
+from mfstore.maintenance.store.collecting.object_table import list_objects
 
 if TYPE_CHECKING:
     from mfstore._core.codec import Codec
     from mfstore.backends.base import Backend
+    from mfstore.handle import StoreAccess
+    from mfstore.maintenance.report import PhaseCallback
 
 TOGETHER = 256
 """Recipes asked for together: they are decoded while the next ones are on their way."""
 _PLACE = struct.Struct(">QQ")
 """Offset and length: the key of a claim of a part of a pack, in the order in which parts lie."""
-Needed = Sequence[int] | Sequence[Collection[int]]
-"""The sets of labels of those who need a recipe; or of each of its artifacts, those of who need it."""
 HoldersOf = Callable[[bytes, Recipe], Sequence[Collection[int]]]
 """Who needs the artifacts of a recipe, given its key: for each artifact sets of labels, or once, for all of them. None
 at all: nobody."""
@@ -68,18 +71,19 @@ class PackParts:
             tally.add(max(size - live, 0), None)
 
 
-def read_holders(
-    backend: Backend, codec: Codec, listed: Iterable[tuple[bytes, int]], holders_of: HoldersOf, parts: PackParts,
-    tally: Tally, told: Callable[[int], None],
-) -> list[CorruptObject]:  # fmt: skip
-    """Read these recipes, listed with their sizes, count them, and claim what they need. What is wrong with those that
-    are damaged: they count as nobody's, and so does what only they need.
+def tally_recipes(
+    access: StoreAccess, listed: Iterable[tuple[bytes, int]], holders_of: HoldersOf, tally: Tally, tell: PhaseCallback
+) -> list[CorruptObject]:
+    """Read these recipes, listed with their sizes, and count them and all packs of the store, of which they need parts.
+    What is wrong with those that are damaged: they count as nobody's, and so does what only they need.
 
     Raises:
         AccessDenied, BackendError: one is not handed out. What it holds would be told as nobody's.
     """
+    backend, codec = access.backend, access.workers.thread.codec
     damaged: list[CorruptObject] = []
-    rows = iter(listed)
+    parts = PackParts(Claims(Spill()))
+    rows, done = iter(listed), 0
     while window := list(islice(rows, TOGETHER)):
         for (key, size), recipe in zip(window, _read(backend, codec, [key for key, _ in window]), strict=True):
             if isinstance(recipe, NotFound):
@@ -91,7 +95,10 @@ def read_holders(
             holders = holders_of(key, recipe)
             everybody = parts.claim(recipe, holders) if holders else set()
             tally.add(size, alone(everybody))
-        told(len(window))
+        done += len(window)
+        tell(PhaseProgress("recipes", done, 0))
+    # After the recipes: what is visible of these finds its packs.
+    parts.tally(tally, ((name, size) for name, size, _, _ in list_objects(backend, "packs")))
     return damaged
 
 

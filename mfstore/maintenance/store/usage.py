@@ -11,12 +11,11 @@ from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.format.quarantine import PREFIX as QUARANTINE
 from mfstore.format.recipes import BUNDLE, Recipe
 from mfstore.format.refs import PREFIX, StoredRef, decode_ref, is_ref, is_sealed, ref_name
-from mfstore.maintenance.holders import UNKNOWN, Claims, LabelSets, Tally
+from mfstore.maintenance.holders import UNKNOWN, LabelSets, Tally, each_of
 from mfstore.maintenance.months import month_of
-from mfstore.maintenance.report import PhaseProgress, untold
-from mfstore.maintenance.spill import Spill
+from mfstore.maintenance.report import untold
 from mfstore.maintenance.store.collecting.object_table import list_objects
-from mfstore.maintenance.store.holders import HoldersOf, PackParts, read_holders
+from mfstore.maintenance.store.holders import HoldersOf, tally_recipes
 from mfstore.maintenance.usage import CLASS, MONTH, Usage, check_by, damage_notes, usage_of
 from mfstore.ref_objects import read_ref
 
@@ -41,7 +40,6 @@ def store_usage(access: StoreAccess, by: str, progress: PhaseCallback | None = N
         AccessDenied, BackendError: something may not be read, or is not handed out: what it holds is not known.
     """
     check_by(by, BY)
-    tell = progress or untold
     sets = LabelSets()
     tally = Tally(sets)
     if by == MONTH:
@@ -57,20 +55,9 @@ def store_usage(access: StoreAccess, by: str, progress: PhaseCallback | None = N
     named = by in ("ref", "prefix")
     damaged: list[tuple[str, CorruptObject]] = []
     holders_of = _by_ref(access, by, sets, tally, damaged) if named else _by_recipe(by, sets)
-    done = 0
-
-    def told(more: int) -> None:
-        nonlocal done
-        done += more
-        tell(PhaseProgress("recipes", done, 0))
-
-    parts = PackParts(Claims(Spill()))
     backend = access.backend
-    # Recipes before packs: what is visible of the former finds its packs among the latter.
     listed = ((name, size) for name, size, _, _ in list_objects(backend, "recipes"))
-    found = read_holders(backend, access.workers.thread.codec, listed, holders_of, parts, tally, told)
-    damaged += (("recipe", error) for error in found)
-    parts.tally(tally, ((name, size) for name, size, _, _ in list_objects(backend, "packs")))
+    damaged += (("recipe", error) for error in tally_recipes(access, listed, holders_of, tally, progress or untold))
     for kind in ("index/", QUARANTINE, *(() if named else (PREFIX,))):
         for info in backend.list(kind):
             tally.add(info.size, None)
@@ -99,7 +86,7 @@ def _by_ref(
 
     def holders_of(key: bytes, recipe: Recipe) -> Sequence[Collection[int]]:
         found = named.get(key)
-        return nobody if found is None else (found if isinstance(found, set) else (found,),)
+        return nobody if found is None else (each_of(found),)
 
     return holders_of
 
