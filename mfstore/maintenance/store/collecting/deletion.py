@@ -20,6 +20,7 @@ from mfstore.format.signatures import PREFIX as SIGNATURES
 from mfstore.format.signatures import signed_key
 from mfstore.format.tree import HALF, ROOT, node_name
 from mfstore.holding import held_keys, store_holds
+from mfstore.maintenance.clock import DAY
 from mfstore.maintenance.store.collecting.liveness import read_recipes, read_refs
 from mfstore.maintenance.store.collecting.object_table import ObjectTable, list_objects
 from mfstore.maintenance.store.collecting.plan import GcDecision, GcSnapshot, StoreAmount
@@ -40,7 +41,7 @@ DELETION_TRIES = 8
 DELETION_PAUSE = 0.5
 """A deletion that is not answered is made again, after a pause that grows from this many seconds, with a new look: a
 service that asks to slow down for half a minute does not end a collection."""
-LEFT_SECONDS = 7 * 24 * 3600.0
+LEFT_SECONDS = 7 * DAY
 """A signature so old is not of a recipe that was stored after the recipes were listed."""
 LISTED_BETWEEN_PULSES = 10_000
 """Objects listed between two signs of life."""
@@ -93,7 +94,8 @@ class Deletion:
         """Recipes, then packs, each only in the version that was condemned, and not what somebody has needed since."""
         recipes, packs = dict(self._decision.deletes.recipes), dict(self._decision.deletes.packs)
         # Listed before recipes are: of each of these the recipe was there when it was signed.
-        signatures = [info for info in self._backend.list(SIGNATURES) if signed_key(info.key) is not None]
+        listed = ((signed_key(info.key), info) for info in self._backend.list(SIGNATURES))
+        signatures = [(place[0], info) for place, info in listed if place is not None]
         recipe_etags, pack_etags = self.look_again(recipes, packs)
         self.rewrite_index(set(packs))
         staying = self.remove(self._snapshot.recipes, recipes, recipe_etags)
@@ -103,13 +105,13 @@ class Deletion:
         self.remove(self._snapshot.packs, packs, pack_etags)
         self.remove_signatures(signatures, {key.hex() for key in recipes if key in recipe_etags})
 
-    def remove_signatures(self, signatures: Iterable[ObjectInfo], gone: Container[str]) -> None:
-        """Delete the signatures of recipes that are gone, and those that a collection has left which was stopped here.
-        What is stored again is signed again."""
+    def remove_signatures(self, signatures: Iterable[tuple[str, ObjectInfo]], gone: Container[str]) -> None:
+        """Delete the signatures, each listed with the key that it is of, of recipes that are gone, and those that a
+        collection has left which was stopped here. What is stored again is signed again."""
         known, old = self._snapshot.recipes.rows, self._snapshot.now - LEFT_SECONDS
         doomed = {
-            info.key: info.etag for info in signatures
-            if (key := info.key.split("/")[2]) in gone or (info.modified < old and bytes.fromhex(key) not in known)
+            info.key: info.etag for key, info in signatures
+            if key in gone or (info.modified < old and bytes.fromhex(key) not in known)
         }  # fmt: skip
         if doomed:
             with suppress(AccessDenied):  # who may not, or where they are locked: they harm nobody
