@@ -15,7 +15,7 @@ from mfstore.errors import MfstoreError, NotFound, NotLoadable
 from mfstore.format import recipes
 from mfstore.format.collection import FEATURE
 from mfstore.format.description import PATH, PCODEC_FEATURE, Description
-from mfstore.format.digests import NAMES, Key, digest_function
+from mfstore.format.digests import NAMES, Key, digest_function, name_of
 from mfstore.format.recipes import Artifact, Recipe, recipe_path
 from mfstore.host.cache import HostCache, index_cache
 from mfstore.host.elapsed import moment, since
@@ -412,8 +412,8 @@ class Handle:
     @property
     def algorithm_name(self) -> str:
         """The digest of the store, or of the one that would be created."""
-        number = self._known[0].algorithm if self._known[0] is not None else NAMES[self.options.digest]
-        return next(name for name, its in NAMES.items() if its == number)
+        known = self._known[0]
+        return self.options.digest if known is None else name_of(known.algorithm)
 
     def load_again(
         self, error: Exception, key: Key, recipe: Recipe, wanted: Sequence[Artifact], how: Wishes

@@ -8,7 +8,7 @@ from typing import Any
 
 from mfstore.errors import CorruptObject, MfstoreError, NotAStore, Unsupported
 from mfstore.format.collection import FEATURE
-from mfstore.format.digests import NAMES
+from mfstore.format.digests import NAMES, name_of
 from mfstore.records import dataclass
 
 PATH = "mfstore.json"
@@ -83,8 +83,8 @@ def uuid_in(data: bytes) -> str | None:
 
 def encode(description: Description) -> bytes:
     """A description as it is stored."""
-    name = next(name for name, number in NAMES.items() if number == description.algorithm)
     features = {operation: list(description.features.get(operation, ())) for operation in OPERATIONS}
+    name = name_of(description.algorithm)
     document = {"format": "mfstore", "version": VERSION, "uuid": description.uuid, "hash": name, "features": features}
     return _encode(document)
 

@@ -25,6 +25,11 @@ NAMES = {"blake3": BLAKE3, "sha256": SHA256}
 _DIGITS = frozenset("0123456789abcdef")
 
 
+def name_of(algorithm: int) -> str:
+    """The name of an algorithm, by its number."""
+    return next(name for name, number in NAMES.items() if number == algorithm)
+
+
 class Key(str):
     """64 lower-case hexadecimal digits. Equal keys mean equal content. InvalidKey for anything else."""
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mfstore.errors import MfstoreError
-from mfstore.format.digests import NAMES
+from mfstore.format.digests import name_of
 from mfstore.format.refs import PREFIX as REFS
 from mfstore.format.refs import decode_ref, ref_name
 from mfstore.format.signatures import PREFIX, fingerprint, signed_key
@@ -57,7 +57,7 @@ def verify_signatures(access: StoreAccess, trusted: Sequence[bytes]) -> Signatur
     """The report. AccessDenied, and whatever else reading raises: what was not read is no signature, and no lack of
     one."""
     backend = access.backend
-    algorithm = next(name for name, number in NAMES.items() if number == access.algorithm)
+    algorithm = name_of(access.algorithm)
     # Before signatures: of each key that is listed here those that came with it are seen.
     keys = sorted(name.hex() for name, *_ in list_objects(backend, "recipes"))
     paths = sorted(info.key for info in backend.list(PREFIX) if signed_key(info.key) is not None)
