@@ -156,7 +156,7 @@ def write_families(path: str | os.PathLike[str], families: list[Family]) -> None
     target = writable_target(path)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text_of(families))
             os.fchmod(file.fileno(), READABLE)
         os.replace(temporary, target)  # noqa: PTH105

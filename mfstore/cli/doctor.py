@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mfstore.cli.command import Command
+from mfstore.cli.exits import FAILED
 from mfstore.cli.options import Connection, connection_options, json_option
 from mfstore.cli.output import print_json
 from mfstore.display.words import printable
@@ -55,7 +56,7 @@ def doctor(place: str | None, url: str | None, connection: Connection, as_json: 
         for line in _lines(found, sections):
             click.echo(printable(line))
     if of_state(sections, "broken"):
-        sys.exit(1)
+        sys.exit(FAILED)
 
 
 def _installation() -> Iterator[Section]:

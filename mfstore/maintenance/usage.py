@@ -16,7 +16,6 @@ from mfstore.errors import InvalidKey, MfstoreError
 from mfstore.maintenance.holders import Label, LabelTotal, Totals
 
 Order = Literal["own", "shared", "all", "name"]
-ORDERS: tuple[Order, ...] = ("own", "shared", "all", "name")
 MONTH = "month"
 CLASS = "class"
 APART = (MONTH, CLASS)

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import mfstore as library
+from mfstore.cli.du import OF_ROOTS, OF_STORES
+from mfstore.maintenance.metaflow.usage import BY as OF_ROOT
+from mfstore.maintenance.store.usage import BY as OF_STORE
 from tests.rigs.command_line import mfstore
 from tests.rigs.metaflow_trees import run_meta, task
 
@@ -22,6 +25,10 @@ def store(tmp_path):
         found.save({"a": shared, "b": rng.random(30_000)}, ref="one")
         found.save({"a": shared, "c": rng.random(20_000)}, ref="two")
     return tmp_path / "store"
+
+
+def test_groups_are_those_of_the_library():
+    assert (OF_STORES, OF_ROOTS) == (OF_STORE, OF_ROOT)
 
 
 def test_a_table_for_people(store):
