@@ -8,6 +8,7 @@ from itertools import product
 
 import pytest
 
+from mfstore.cli import policy as command
 from mfstore.errors import InvalidKey, MfstoreError, Refused, Unsupported
 from mfstore.policy.documents import IDENTITY_LIMIT, bucket_policy, identity_policy, key_policy
 from mfstore.policy.lifecycle import lifecycle
@@ -70,6 +71,10 @@ def test_names_with_wildcards_are_taken_literally():
     assert allows([document], Asked("s3:GetObject", "arn:aws:s3:::bucket/a*b?c$/d/refs/x"))
     assert not allows([document], Asked("s3:GetObject", "arn:aws:s3:::bucket/axxb?c$/d/refs/x"))
     assert allows([document], Asked("s3:ListBucket", "arn:aws:s3:::bucket", (("s3:prefix", "a*b?c$/d/refs/"),)))
+
+
+def test_the_command_offers_all_roles_and_partitions():
+    assert (tuple(ROLES), PARTITIONS) == (command.ROLES, command.PARTITIONS)
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)

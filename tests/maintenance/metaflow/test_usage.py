@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -11,13 +10,14 @@ import pytest
 
 from mfstore import errors
 from mfstore.format import recipes
-from mfstore.format.recipes import INLINE, recipe_path
+from mfstore.format.recipes import recipe_path
 from mfstore.maintenance import holders
 from mfstore.maintenance.metaflow import usage as usage_module
 from mfstore.maintenance.metaflow.collecting.records import RunRecord
 from mfstore.maintenance.metaflow.packed_store import open_packed_store
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.usage import labels_of, root_usage
+from tests.rigs.held import own_and_shared, parts_of, told
 from tests.rigs.metaflow_trees import blob, run_meta, task
 from tests.rigs.migration import build, migrate, task_as_stock
 from tests.rigs.simulated_roots import SimulatedRoot
@@ -125,10 +125,7 @@ def model(root, by, of_run=None):
             needs(path, {path.relative_to(root).parts[0]})
     if packed:
         _packed(root, by, packed, sizes, needed_by)
-    own, shared = Counter(), Counter()
-    for part, names in needed_by.items():
-        for name in names:
-            (shared if len(names) > 1 else own)[name] += sizes[part]
+    own, shared = own_and_shared(sizes, needed_by)
     return {name: size for name, size in own.items() if size}, {name: size for name, size in shared.items() if size}
 
 
@@ -138,26 +135,11 @@ def _packed(root, by, packed, sizes, needed_by):
         for key, names in packed.items():
             data = store.backend.get(recipe_path(key))
             recipe = recipes.decode(data, codec=codec, expected_key=bytes.fromhex(key))
-            number = 0
-            for artifact in recipe.artifacts:
+            for artifact, parts in parts_of(recipe):
                 wanted = {f"{flow}/{artifact.name}" for flow in names} if by == "artifact" else names
-                parts = {("recipe", key): len(data)}
-                for at in recipe.placements[number : number + len(artifact.chunks)]:
-                    if at.pack != INLINE:
-                        parts[recipe.packs[at.pack], at.offset] = at.csize
-                    for piece in at.pieces:
-                        base = recipe.bases[piece.chunk]
-                        parts[recipe.packs[base.pack], base.offset] = base.csize
-                number += len(artifact.chunks)
-                for part, size in parts.items():
+                for part, size in {("recipe", key): len(data), **parts}.items():
                     sizes[part] = size
                     needed_by.setdefault(part, set()).update(wanted)
-
-
-def told(found):
-    return {group.name: group.own for group in found.groups if group.own}, {
-        group.name: group.shared for group in found.groups if group.shared
-    }
 
 
 @pytest.mark.parametrize("in_memory", [3, 200_000])

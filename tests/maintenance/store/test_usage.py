@@ -13,7 +13,7 @@ import mfstore
 from mfstore import errors
 from mfstore.backends.s3.backend import S3Backend
 from mfstore.format import recipes
-from mfstore.format.recipes import INLINE, recipe_path
+from mfstore.format.recipes import recipe_path
 from mfstore.format.refs import ref_path
 from mfstore.maintenance import holders
 from mfstore.maintenance.holders import LabelSets, Tally
@@ -22,6 +22,7 @@ from mfstore.saving import describing
 from mfstore.settings import resolve
 from mfstore.testing import FaultyBackend
 from tests.rigs.group_stores import lines
+from tests.rigs.held import own_and_shared, parts_of, told
 from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
 
 BY = ("ref", "prefix", "user", "flow", "run", "step", "artifact", "type", "month", "class")
@@ -65,31 +66,12 @@ def model(store, names_of):
     """Own and shared bytes by name, given the names of who needs each artifact of a key."""
     holders_of, sizes = {}, {}
     for key, (recipe, size) in recipes_of(store).items():
-        number = 0
-        for index, artifact in enumerate(recipe.artifacts):
+        for index, (_, parts) in enumerate(parts_of(recipe)):
             names = names_of(key, recipe, index)
-            parts = {("recipe", key): size}
-            for place in recipe.placements[number : number + len(artifact.chunks)]:
-                if place.pack != INLINE:
-                    parts[recipe.packs[place.pack], place.offset] = place.csize
-                for piece in place.pieces:
-                    base = recipe.bases[piece.chunk]
-                    parts[recipe.packs[base.pack], base.offset] = base.csize
-            number += len(artifact.chunks)
-            for part, length in parts.items():
+            for part, length in {("recipe", key): size, **parts}.items():
                 sizes[part] = length
                 holders_of.setdefault(part, set()).update(names)
-    own, shared = Counter(), Counter()
-    for part, names in holders_of.items():
-        for name in names:
-            (shared if len(names) > 1 else own)[name] += sizes[part]
-    return own, shared
-
-
-def told(usage):
-    return {group.name: group.own for group in usage.groups if group.own}, {
-        group.name: group.shared for group in usage.groups if group.shared
-    }
+    return own_and_shared(sizes, holders_of)
 
 
 @pytest.mark.parametrize("in_memory", [1, 10, 200_000])
