@@ -44,8 +44,7 @@ def besides(rig, role):
             ("s3:GetBucketObjectLockConfiguration", bucket),  # where the bucket keeps versions
             ("s3:GetObjectRetention", f"{below}recipes/x"),  # where it has Object Lock
             ("s3:GetLifecycleConfiguration", bucket),
-            ("s3:DeleteObjectVersion", f"{below}packs/x"),
-        ][:-1],
+        ],
         "benchmark": [
             ("s3:AbortMultipartUpload", f"{below}mfstore-bench-x/objects/1"),
             ("s3:DeleteObjectVersion", f"{below}mfstore-bench-x/objects/1"),  # by another client, many in a request
