@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
-from mfstore.errors import MfstoreError, NotFound, NotSigned, Unsupported
+from mfstore.errors import MfstoreError, NotFound, Unsupported
 from mfstore.format import recipes
 from mfstore.format.digests import Key
 from mfstore.format.recipes import BUNDLE, Artifact, Recipe, recipe_path
@@ -190,7 +189,7 @@ def _get_remote(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted
 
     for ready in window():
         if handle.trust is not None:
-            ready = [_signed(handle, item) for item in _asked_together(handle, ready)]
+            ready = _signed(handle, ready)
         loaded = load_many(
             handle.loading(*how), [(item.recipe, item.artifacts) for item in ready if item.recipe is not None]
         )
@@ -211,22 +210,14 @@ def _get_remote(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted
             yield given, value
 
 
-def _asked_together(handle: Handle, ready: list[_Asked]) -> list[_Asked]:
-    """The same, of which signatures have been asked for as one operation. Which are missing each says by itself."""
-    with suppress(NotSigned):
-        handle.require_signed([item.key for item in ready if isinstance(item.key, Key)])
-    return ready
-
-
-def _signed(handle: Handle, item: _Asked) -> _Asked:
-    """A key, or that it failed since nobody who is trusted has signed it."""
-    if isinstance(item.key, Failed):
-        return item
-    try:
-        handle.require_signed([item.key])
-    except MfstoreError as error:
-        return _Asked(item.given, Failed(error))
-    return item
+def _signed(handle: Handle, ready: list[_Asked]) -> list[_Asked]:
+    """Keys, or that they failed since nobody who is trusted has signed them. Signatures are asked for as one
+    operation."""
+    refused = handle.refusals([item.key for item in ready if isinstance(item.key, Key)])
+    return [
+        _Asked(item.given, Failed(refused[item.key])) if isinstance(item.key, Key) and item.key in refused else item
+        for item in ready
+    ]
 
 
 def _stat_each(handle: Handle, keys: Iterable[str]) -> Iterator[tuple[str, ArtifactStat | Failed]]:

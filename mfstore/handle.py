@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import product
 from time import perf_counter
@@ -404,10 +404,17 @@ class Handle:
         return values[0]
 
     def require_signed(self, keys: Iterable[Key]) -> None:
-        """NotSigned for the first of the keys that must be signed and is not by one who is trusted."""
-        if self.trust is not None:
-            self.require_read()
-            self.trust.require(self.backend, self.algorithm_name, keys)
+        """NotSigned for the first of the keys that must be signed and is not by one who is trusted; AccessDenied and
+        the like where that cannot be told."""
+        for error in self.refusals(keys).values():
+            raise error
+
+    def refusals(self, keys: Iterable[Key]) -> Mapping[Key, MfstoreError]:
+        """What ``require_signed`` raises for each of the keys, without those for which it raises nothing."""
+        if self.trust is None:
+            return {}
+        self.require_read()
+        return self.trust.refusals(self.backend, self.algorithm_name, keys)
 
     @property
     def algorithm_name(self) -> str:

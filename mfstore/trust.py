@@ -163,19 +163,26 @@ class Trust:
         self._public = public
         self._signed: set[str] = set()
 
-    def require(self, backend: Backend, algorithm: str, keys: Iterable[Key]) -> None:
-        """NotSigned for the first of the keys that nobody of these has signed; AccessDenied where that cannot be told.
-        What is not known of all of them is asked for together."""
+    def refusals(self, backend: Backend, algorithm: str, keys: Iterable[Key]) -> dict[Key, MfstoreError]:
+        """Why keys are not to be loaded, in their order: NotSigned of those that nobody of these has signed,
+        AccessDenied and the like where that cannot be told. What is not known of all of them is asked for together."""
         left = [key for key in dict.fromkeys(keys) if key not in self._signed]
         paths = [signature_path(key, fingerprint(public)) for key in left for public in self._public]
         stored: dict[str, list[tuple[str, Any]]] = {}
         for path, data in backend.get_many(paths) if paths else ():
             stored.setdefault(path.split("/")[2], []).append((path, data))
+        refused: dict[Key, MfstoreError] = {}
         for key in left:
-            found = judged(key, stored.get(key, ()), algorithm, self._public)
-            if not found.trusted:
-                raise _refusal(backend, key, found)
-            self._signed.add(key)
+            try:
+                found = judged(key, stored.get(key, ()), algorithm, self._public)
+            except MfstoreError as error:
+                refused[key] = error
+                continue
+            if found.trusted:
+                self._signed.add(key)
+            else:
+                refused[key] = _refusal(backend, key, found)
+        return refused
 
 
 def _refusal(backend: Backend, key: Key, found: KeySignatures) -> NotSigned:

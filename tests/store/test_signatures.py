@@ -12,9 +12,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 
 import mfstore
+from mfstore.backends.base import Capabilities
+from mfstore.backends.memory import MemoryBackend
 from mfstore.cli.exits import DAMAGE
 from mfstore.errors import AccessDenied, InvalidKey, NotFound, NotSigned, WrongArgument
 from mfstore.format.signatures import decode_signature, encode_signature, fingerprint, signature_path, statement
+from mfstore.settings import resolve
+from mfstore.store import Store
 from mfstore.trust import public_keys
 from tests.rigs import command_line
 from tests.rigs.flows import aws_keys
@@ -252,6 +256,38 @@ def test_who_may_not_read_signatures_is_told(place, pair, monkeypatch):
     monkeypatch.setattr(type(store.backend), "get_many", refusing)
     with pytest.raises(AccessDenied):
         store.get(key)
+
+
+class Asked(MemoryBackend):
+    """Asked as S3 is, for everything together. Notes which signatures it is asked for, and refuses some."""
+
+    capabilities = Capabilities(remote=True)
+
+    def __init__(self):
+        super().__init__("memory://")
+        self.signatures, self.refused = [], ()
+
+    def get_many(self, paths):
+        paths = list(paths)
+        if paths and paths[0].startswith("signatures/"):
+            self.signatures.append([path.split("/")[2] for path in paths])
+        for path, data in super().get_many(paths):
+            yield path, AccessDenied("no", key=path) if path.startswith(self.refused) else data
+
+
+def test_signatures_of_many_are_asked_for_together_whichever_are_missing(pair):
+    writer = Store("far", backend := Asked(), resolve(), create=True, algorithm="blake3")
+    keys = [writer.put(value) for value in range(6)]
+    for key in keys[1:5]:
+        writer.sign(key, key=pair.file)
+    backend.refused = (signature_path(keys[2], ""),)
+    outcomes = [NotSigned, 1, AccessDenied, 3, 4, NotSigned]
+    for first in (0, 2):
+        backend.signatures.clear()
+        store = Store("far", backend, resolve(), trusted=public_keys(pair.public))
+        found = store.get_many(keys[first:], on_error="return")
+        assert [value if type(value) is int else type(value) for _, value in found] == outcomes[first:]
+        assert backend.signatures == [keys[first:]]
 
 
 @pytest.fixture
