@@ -15,6 +15,8 @@ from mfstore.pickling.safe.rules import Given, Rule, check, value_of, whole
 
 _MOST_OF_RANGE = 1 << 27
 """Values of a range that pandas may write out: a gigabyte."""
+_SIDES = ("left", "right", "both", "neither")
+"""At which the intervals of an array may be closed."""
 
 
 def _pd() -> Any:
@@ -43,7 +45,11 @@ def _found(*places: str) -> Any:
 def _state(given: Given, name: str, *known: str) -> dict[str, Any]:
     """The attributes of an instance that is made without arguments."""
     check(given.new and not given.args and not given.keywords, name, "its arguments")
-    state = given.state
+    return _attributes(given.state, name, *known)
+
+
+def _attributes(state: Any, name: str, *known: str) -> dict[str, Any]:
+    """The attributes in a state, all of which are known."""
     check(type(state) is dict, name, "its state")
     stated = {attribute: value for attribute, value in state.items() if attribute not in _NOTED}
     check(stated.keys() <= set(known), name, "its state")
@@ -69,7 +75,8 @@ def _texts(given: Given) -> Any:
         args: tuple[Any, ...] = tuple(state.values())
     else:
         args = called(given, "pandas.StringDtype", 0, 2)
-    storage, missing = (*args, "python", pd.NA)[:1][0], args[1] if len(args) > 1 else pd.NA
+    storage = args[0] if args else "python"
+    missing = args[1] if len(args) > 1 else pd.NA
     check(storage in ("python", "pyarrow", "pyarrow_numpy"), "pandas.StringDtype", "its storage")
     check(missing is pd.NA or (type(missing) is float and missing != missing), "pandas.StringDtype", "what is missing")
     return pd.StringDtype(storage) if len(args) < 2 else pd.StringDtype(storage, missing)
@@ -114,7 +121,7 @@ def _intervals(given: Given) -> Any:
     else:
         subtype, closed = (*called(given, "pandas.IntervalDtype", 1, 2), None)[:2]
     check(isinstance(subtype, (np.dtype, str, pd.DatetimeTZDtype, type(None))), "pandas.IntervalDtype", "its type")
-    check(closed in ("left", "right", "both", "neither", None), "pandas.IntervalDtype", "its sides")
+    check(closed in (*_SIDES, None), "pandas.IntervalDtype", "its sides")
     return pd.IntervalDtype(subtype, closed)
 
 
@@ -245,14 +252,12 @@ def _interval_array(given: Given) -> Any:
     name = "pandas.arrays.IntervalArray"
     check(len(given.args) == 3 and given.args[0] is pd.arrays.IntervalArray, name, "its class")
     state = given.state[0] if type(given.state) is tuple and given.state else given.state
-    check(type(state) is dict, name, "its state")
-    state = {attribute: value for attribute, value in state.items() if attribute not in _NOTED}
-    check(state.keys() <= {"_left", "_right", "_dtype"}, name, "its state")
+    state = _attributes(state, name, "_left", "_right", "_dtype")
     left, right = state.get("_left"), state.get("_right")
     kinds = pd.Index, pd.api.extensions.ExtensionArray, _np().ndarray
     check(all(isinstance(end, kinds) and _is_held(end) for end in (left, right)), name, "its ends")
     closed = getattr(state.get("_dtype"), "closed", None)
-    check(closed in ("left", "right", "both", "neither"), name, "its sides")
+    check(closed in _SIDES, name, "its sides")
     return pd.arrays.IntervalArray.from_arrays(left, right, closed)
 
 
@@ -321,7 +326,7 @@ def _interval_index(given: Given) -> Any:
     check(parts.keys() <= {"left", "right", "closed", "name"}, "pandas.IntervalIndex", "its parts")
     ends = parts.get("left"), parts.get("right")
     check(all(isinstance(end, pd.Index) and _is_held(end) for end in ends), "pandas.IntervalIndex", "its ends")
-    check(parts.get("closed") in ("left", "right", "both", "neither"), "pandas.IntervalIndex", "its sides")
+    check(parts.get("closed") in _SIDES, "pandas.IntervalIndex", "its sides")
     return pd.IntervalIndex.from_arrays(**parts)
 
 
