@@ -1,0 +1,26 @@
+"""What pages show is so: their examples are run."""
+
+import doctest
+
+import pytest
+
+from tests import ROOT
+
+WRAPPED = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@pytest.mark.parametrize(
+    ("page", "flags", "folder"),
+    [
+        ("from", WRAPPED, ""),  # joblib and pickle write there too, beside stores
+        ("safe", WRAPPED, "store"),
+        ("store", WRAPPED, "store"),
+        ("versions", doctest.ELLIPSIS, "store"),
+    ],
+)
+def test_the_examples_of_a_page(page, flags, folder, tmp_path):
+    found = doctest.testfile(
+        str(ROOT / "docs" / f"{page}.md"), module_relative=False, optionflags=flags,
+        globs={"folder": str(tmp_path / folder), "other_folder": str(tmp_path / "other")},
+    )  # fmt: skip
+    assert found.failed == 0 < found.attempted
