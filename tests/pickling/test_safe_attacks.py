@@ -3,6 +3,7 @@
 The cases are those that scanners of pickles are tested with, told anew: what they call, and how they hide it.
 """
 
+import collections
 import copyreg
 import functools
 import os
@@ -11,13 +12,14 @@ import struct
 import sys
 import types
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mfstore
 from mfstore.allow import Allow
-from mfstore.errors import MfstoreError, NotLoadable, UnsafeObject
+from mfstore.errors import CorruptObject, MfstoreError, NotLoadable, UnsafeObject
 from mfstore.pickling.safe.loading import load
 from mfstore.pickling.safe.rules import canonical, rule_of
 from mfstore.pickling.streams import load as unpickle
@@ -392,6 +394,23 @@ def test_what_the_caller_lists(tmp_path):
     for name in ("Kept.Inner", "Kept.__init__", "canary", "Kept.Inner.__class__"):
         with pytest.raises(UnsafeObject):
             load(Allow(Kept), [stop(stacked(HERE, name), b")R")], (), ())
+
+
+class Waves(np.ndarray):
+    """An array of a class that a program lists."""
+
+
+def test_what_the_caller_lists_is_what_data_is_of():
+    """A class of arrays, and what a defaultdict calls. What is listed is no array by that alone."""
+    assert type(load(Allow(Waves), [pickle.dumps(np.arange(3).view(Waves), 4)], (), ())) is Waves
+    found = load(Allow(Kept), [pickle.dumps(collections.defaultdict(Kept), 4)], (), ())
+    assert type(found["new"]) is Kept
+    for made in (
+        call(stacked(NUMPY, "_reconstruct"), stacked(HERE, "Kept"), embedded((0,)), embedded(b"b")),
+        call(stacked("collections", "defaultdict"), stacked("numpy", "ndarray")),
+    ):
+        with pytest.raises(CorruptObject, match="its class|its factory"):
+            load(Allow(Kept), [stop(made)], (), ())
 
 
 def test_what_cannot_be_listed():

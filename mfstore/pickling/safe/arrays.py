@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from mfstore.pickling.safe.plain import are, called, is_memory
-from mfstore.pickling.safe.rules import NO_STATE, Given, Rule, check, growing, value_of, whole
+from mfstore.pickling.safe.rules import NO_STATE, Given, Rule, check, growing, is_listed, value_of, whole
 
 _TYPE = re.compile(r"[<>|=]?([biufcSUVMmO]\d{0,9})", re.ASCII)
 _UNITS = frozenset(("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "generic"))
@@ -150,16 +150,8 @@ def _reconstructed(given: Given) -> Any:
     np = _np()
     kind, shape, code = called(given, "numpy.ndarray", 3, 3)
     check(shape == (0,) and code in (b"b", "b"), "numpy.ndarray", "it is not empty")
-    listed = (
-        given.allow is not None
-        and isinstance(kind, type)
-        and f"{kind.__module__}.{kind.__qualname__}" in given.allow.names
-    )
-    check(
-        any(kind is one for one in _array_kinds(np)) or (listed and issubclass(kind, np.ndarray)),
-        "numpy.ndarray",
-        "its class",
-    )
+    listed = isinstance(kind, type) and is_listed(kind, given) and issubclass(kind, np.ndarray)
+    check(listed or any(kind is one for one in _array_kinds(np)), "numpy.ndarray", "its class")
     return np.ndarray.__new__(kind, (0,), "b")
 
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
-from mfstore.pickling.safe.rules import NO_STATE, Given, Rule, check, growing, value_of, whole
+from mfstore.pickling.safe.rules import NO_STATE, Given, Rule, check, growing, is_listed, value_of, whole
 from mfstore.pickling.symbols import EXTEND, SET
 
 _CLASSES = ("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object", "range",
@@ -182,10 +182,7 @@ def _defaulting(given: Given) -> Any:
     args = called(given, "collections.defaultdict", 0, 1)
     for factory in args:
         known = factory is None or (isinstance(factory, type) and factory in FACTORIES)
-        named = (
-            given.allow is not None and f"{getattr(factory, '__module__', '')}.{getattr(factory, '__qualname__', '')}"
-        )
-        check(known or named in given.allow.names, "collections.defaultdict", "its factory is no plain type")  # type: ignore[union-attr]
+        check(known or is_listed(factory, given), "collections.defaultdict", "its factory is no plain type")
     return defaultdict(*args)
 
 

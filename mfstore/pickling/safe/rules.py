@@ -82,6 +82,12 @@ def check(holds: object, name: str, why: str) -> None:
         raise refused(name, why)
 
 
+def is_listed(found: Any, given: Given) -> bool:
+    """Whether the caller vouches for a class or a function, by the name that it has itself."""
+    name = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+    return given.allow is not None and name in given.allow.names
+
+
 def canonical(module: str, name: str) -> tuple[str, str]:
     """A name as Python 3 has it: pickles of protocol 2 and less have those of Python 2."""
     if (module, name) in _compat_pickle.NAME_MAPPING:
