@@ -115,7 +115,7 @@ def _holds_bytes(np: Any, dtype: Any, name: str) -> None:
     check(isinstance(dtype, np.dtype) and not dtype.hasobject and dtype.kind != "T", name, "its type")
 
 
-def _size_of(np: Any, dtype: Any, shape: tuple[int, ...], size: int, name: str) -> None:
+def _size_of(dtype: Any, shape: tuple[int, ...], size: int, name: str) -> None:
     """The bytes are those of such an array."""
     check(math.prod(shape) * dtype.itemsize == size, name, "its size is not that of its shape")
     check(dtype.itemsize or math.prod(shape) <= MOST_EMPTY, name, "its shape")
@@ -129,7 +129,7 @@ def _from_buffer(given: Given) -> Any:
     shape = _shape(shape, name)
     check(order in ("C", "F"), name, "its order")
     check(is_memory(data), name, "no bytes")
-    _size_of(np, dtype, shape, memoryview(data).nbytes, name)
+    _size_of(dtype, shape, memoryview(data).nbytes, name)
     return np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
@@ -172,7 +172,7 @@ def _state(np: Any, state: Any, name: str) -> tuple[Any, ...]:
     else:
         check(isinstance(data, bytes), name, "no bytes")
         _holds_bytes(np, dtype, name)
-        _size_of(np, dtype, shape, len(data), name)
+        _size_of(dtype, shape, len(data), name)
     return (version, shape, dtype, fortran, data, *more)
 
 
@@ -185,7 +185,7 @@ def _masked(given: Given) -> Any:
     state = _state(np, given.state, name)
     check(len(state) == 7 and isinstance(state[5], bytes), name, "no mask")
     mask = np.ma.make_mask_descr(state[2])
-    _size_of(np, mask, state[1], len(state[5]), name)
+    _size_of(mask, state[1], len(state[5]), name)
     made = np.ma.MaskedArray.__new__(
         np.ma.MaskedArray, np.ndarray.__new__(np.ndarray, (0,), "b"), mask=np.zeros(0, "?")
     )
