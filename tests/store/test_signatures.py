@@ -147,12 +147,13 @@ def test_kinds_that_are_refused(tmp_path, place, pair):
     store = mfstore.open(place)
     key = store.put("x")
     weak = Pair(tmp_path, ec.generate_private_key(ec.SECP192R1()), "weak")
+    short = Pair(tmp_path, rsa.generate_private_key(65537, 1024), "short")
     old = Pair(tmp_path, dsa.generate_private_key(1024), "old")
     locked = Pair(tmp_path, pair.private, "locked", serialization.BestAvailableEncryption(b"word"))
-    for file in (weak.file, old.file, locked.file, pair.public, "arn:aws:s3:::bucket"):
+    for file in (weak.file, short.file, old.file, locked.file, pair.public, "arn:aws:s3:::bucket"):
         with pytest.raises(InvalidKey):
             store.sign(key, key=file)
-    for file in (weak.public, old.public, pair.file, "-----BEGIN PUBLIC KEY-----"):
+    for file in (weak.public, short.public, old.public, pair.file, "-----BEGIN PUBLIC KEY-----"):
         with pytest.raises(InvalidKey):
             mfstore.open(place, trusted=file)
     with pytest.raises(InvalidKey):
@@ -163,6 +164,42 @@ def test_kinds_that_are_refused(tmp_path, place, pair):
         store.sign("0" * 64, key=pair.file)
     with pytest.raises(WrongArgument):
         store.sign(key, key=3)
+
+
+def test_a_signature_may_be_copied_with_what_it_is_of(tmp_path, place, pair):
+    here, there = mfstore.open(place), mfstore.open(tmp_path / "there")
+    key = here.put("x")
+    assert there.put("x") == key
+    here.sign(key, key=pair.file)
+    (path,) = [info.key for info in here.backend.list("signatures/")]
+    there.backend.put(path, [here.backend.get(path)])
+    assert mfstore.open(tmp_path / "there", trusted=pair.public).get(key) == "x"
+
+
+MADE = []
+"""What a function that remembers was called with."""
+
+
+def test_what_is_remembered_and_not_signed_is_made_again(place, pair):
+    store = mfstore.open(place, trusted=pair.public)
+
+    @store.cache
+    def make(number):
+        note_of_call(number)
+        return [number]
+
+    MADE.clear()
+    assert make(1) == [1]
+    with pytest.warns(mfstore.errors.MfstoreWarning, match="signed"):
+        assert make(1) == [1]
+    assert MADE == [1, 1]
+    (ref,) = store.refs.list()
+    store.sign(ref, key=pair.file)
+    assert make(1) == [1] and MADE == [1, 1]
+
+
+def note_of_call(number):
+    MADE.append(number)
 
 
 def forged(stored, /, **changes):
