@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import time
 import uuid
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from mfstore.backends.base import Capabilities
 from mfstore.backends.memory import MemoryBackend
 from mfstore.cli.exits import DAMAGE
 from mfstore.errors import AccessDenied, InvalidKey, NotFound, NotSigned, WrongArgument
+from mfstore.format.recipes import recipe_path
 from mfstore.format.signatures import decode_signature, encode_signature, fingerprint, signature_path, statement
 from mfstore.settings import resolve
 from mfstore.store import Store
@@ -278,6 +280,24 @@ def test_a_collection_removes_signatures_with_their_recipe(place, pair):
     assert not store.exists(gone)
     assert [info.key.split("/")[2] for info in store.backend.list("signatures/")] == [kept]
     assert mfstore.open(place, trusted=pair.public).get("kept") == "kept"
+
+
+def test_a_collection_removes_what_another_left_that_was_stopped(place, pair):
+    store = mfstore.open(place)
+    kept, left, young = store.put("kept", "kept"), store.put("left"), store.put("young")
+    for key in (kept, left, young):
+        store.sign(key, key=pair.file)
+    long_ago = time.time() - 8 * 24 * 3600
+    for info in store.backend.list("signatures/"):
+        if young not in info.key:
+            os.utime(Path(place, info.key), (long_ago, long_ago))
+    store.backend.delete(recipe_path(left))
+    store.backend.delete(recipe_path(young))
+    store.put("gone")
+    for _ in range(2):
+        done = store.plan_gc(grace=0).execute()
+    assert done.deleted.recipes == 1
+    assert {info.key.split("/")[2] for info in store.backend.list("signatures/")} == {kept, young}
 
 
 def test_who_may_not_read_signatures_is_told(place, pair, monkeypatch):
