@@ -45,7 +45,11 @@ def read_ref(backend: Backend, path: str) -> tuple[str, StoredRef]:
 
 def read_refs(backend: Backend, names: Sequence[str]) -> Iterator[StoredRef | MfstoreError]:
     """What each ref says, in order, or the error it met; all are asked for together."""
-    paths = [ref_path(name) for name in names]
+    return read_refs_at(backend, [ref_path(name) for name in names])
+
+
+def read_refs_at(backend: Backend, paths: Sequence[str]) -> Iterator[StoredRef | MfstoreError]:
+    """As ``read_refs``, of what is stored at these paths."""
     for path, (_, data) in zip(paths, backend.get_many(paths), strict=True):
         try:
             if isinstance(data, MfstoreError):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mfstore.errors import MfstoreError
 from mfstore.format.digests import name_of
-from mfstore.format.refs import PREFIX as REFS
-from mfstore.format.refs import decode_ref, ref_name
 from mfstore.format.signatures import PREFIX, fingerprint, signed_key
 from mfstore.maintenance.store.collecting.object_table import list_objects
 from mfstore.records import dataclass
+from mfstore.ref_objects import read_all_refs
 from mfstore.trust import judged
 
 if TYPE_CHECKING:
@@ -67,10 +65,9 @@ def verify_signatures(access: StoreAccess, trusted: Sequence[bytes]) -> Signatur
         assert place is not None
         stored.setdefault(place[0], []).append((path, data))
     refs: dict[str, list[str]] = {}
-    for path, data in backend.get_many(sorted(info.key for info in backend.list(REFS))):
-        with suppress(MfstoreError):  # what is wrong with a ref verify tells
-            if not isinstance(data, MfstoreError) and (entries := decode_ref(bytes(data), path).entries):
-                refs.setdefault(entries[-1].key, []).append(ref_name(path))
+    for name, stored_ref in read_all_refs(backend):
+        if not isinstance(stored_ref, MfstoreError) and stored_ref.entries:  # what is wrong with a ref verify tells
+            refs.setdefault(stored_ref.entries[-1].key, []).append(name)
     found: list[SignatureFinding] = []
     signed = 0
     for key in keys:

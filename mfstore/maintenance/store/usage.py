@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
-from mfstore.backends.base import decode_read
 from mfstore.errors import CorruptObject, MfstoreError, NotFound
 from mfstore.format.quarantine import PREFIX as QUARANTINE
 from mfstore.format.recipes import BUNDLE, Recipe
-from mfstore.format.refs import PREFIX, StoredRef, decode_ref, is_ref, is_sealed, ref_name
+from mfstore.format.refs import PREFIX, StoredRef, is_ref, ref_name
 from mfstore.maintenance.holders import UNKNOWN, LabelSets, Tally, each_of
 from mfstore.maintenance.months import month_of
 from mfstore.maintenance.report import untold
 from mfstore.maintenance.store.collecting.object_table import list_objects
 from mfstore.maintenance.store.holders import HoldersOf, tally_recipes
 from mfstore.maintenance.usage import CLASS, MONTH, Usage, check_by, damage_notes, usage_of
-from mfstore.ref_objects import read_ref
+from mfstore.ref_objects import read_refs_at
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -95,21 +93,14 @@ def _refs(backend: Backend, damaged: list[tuple[str, CorruptObject]]) -> Iterato
     """Every ref with its size; what was removed, or is damaged, has no entries."""
     sizes = {info.key: info.size for info in backend.list(PREFIX)}
     paths = [path for path, size in sizes.items() if is_ref(size)]
-    for path, data in backend.get_many(paths):
-        stored = StoredRef()
-        try:
-            if isinstance(data, MfstoreError):
-                raise data
-            stored = decode_read(backend, path, data, partial(decode_ref, path=path))
-            if not is_sealed(data):
-                stored = read_ref(backend, path)[1]  # nothing in it tells a bad read
-        except NotFound:
+    for path, found in zip(paths, read_refs_at(backend, paths), strict=True):
+        if isinstance(found, NotFound):
             continue  # removed since it was listed
-        except CorruptObject as error:
-            damaged.append(("ref", error))
-        except MfstoreError as error:
-            raise error.where(key=path, backend=backend.url) from None
-        yield ref_name(path), sizes[path], stored
+        if isinstance(found, CorruptObject):
+            damaged.append(("ref", found))
+        elif isinstance(found, MfstoreError):
+            raise found.where(key=path)
+        yield ref_name(path), sizes[path], found if isinstance(found, StoredRef) else StoredRef()
     yield "", sum(size for size in sizes.values() if not is_ref(size)), StoredRef()
 
 
