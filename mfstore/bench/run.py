@@ -210,10 +210,25 @@ class _Objects(_Work):
         # Spread by their first letters, as services divide key ranges.
         return f"{self._prefix}{number % 256:02x}/{number}"
 
+    def _place(self, number: int) -> tuple[int, int]:
+        group, position = self._places[number % len(self._places)]
+        return group, position % len(self._data[group])
+
+    def _bytes(self, number: int) -> bytes:
+        group, position = self._place(number)
+        return self._data[group][position]
+
+    def _same(self, number: int, found: Any) -> bool:
+        group, position = self._place(number)
+        return bool(blake3(found).digest() == self._digests[group][position])
+
+    def _warm_keys(self) -> list[str]:
+        return [f"{self._prefix}warm/{number}" for number in range(warm_objects(self._scenario)[0])]
+
     def _warm_up(self, operation: str, measured: bool) -> None:
-        count, size = warm_objects(self._scenario)
-        keys = [f"{self._prefix}warm/{number}" for number in range(count)]
+        keys = self._warm_keys()
         if operation == "put":
+            _, size = warm_objects(self._scenario)
             _all(self._mover.put((key, bytes(size)) for key in keys))
         elif operation == "get" and measured:
             _all(self._mover.get(keys, lambda _, __: True))
@@ -233,9 +248,8 @@ class _Objects(_Work):
         def items() -> Iterator[tuple[str, bytes]]:
             for turn in count() if lasting else range(self._keys):
                 number = turn % self._keys
-                group, position = self._places[number % len(self._places)]
                 self._begun = max(self._begun, number + 1)
-                yield self._key(number), self._data[group][position % len(self._data[group])]
+                yield self._key(number), self._bytes(number)
 
         for row in self._mover.put(self._limited(items())):
             if row.error is None and row.number < self._keys:
@@ -251,9 +265,7 @@ class _Objects(_Work):
         self._stored.sort()
 
         def check(index: int, data: Any) -> bool:
-            number = self._stored[index % len(self._stored)]
-            group, position = self._places[number % len(self._places)]
-            return bool(blake3(data).digest() == self._digests[group][position % len(self._digests[group])])
+            return self._same(self._stored[index % len(self._stored)], data)
 
         return self._mover.get(self._wanted(), check)
 
@@ -269,10 +281,13 @@ class _Objects(_Work):
         for _ in self._limited(count()):
             yield from self._mover.list(self._prefix)
 
+    def _left_over(self) -> Iterable[int]:
+        """The numbers of the objects that are there, or may be."""
+        return range(self._begun)
+
     def _delete(self) -> Rows:
-        count, _ = warm_objects(self._scenario)
-        warm = [f"{self._prefix}warm/{number}" for number in range(count)]
-        return self._mover.delete([*map(self._key, range(self._begun)), *warm])  # whatever the time limit says
+        # Whatever the time limit says.
+        return self._mover.delete([*map(self._key, self._left_over()), *self._warm_keys()])
 
 
 class _Mixed(_Objects):
@@ -292,6 +307,7 @@ class _Mixed(_Objects):
                 hint="A longer --seconds, or fewer objects: --count",
             )  # fmt: skip
         settings = self.settings
+        mix = mix.part(settings.client, settings.clients)
         self.progress(step, 0)
         self._pool = Pool(self._stored, settings.own_seed)
         work = MixedWork(self._mover, self._pool, self._key, self._bytes, self._same)
@@ -299,36 +315,18 @@ class _Mixed(_Objects):
         self.wait_for_others(step)
         traffic.clear()
         events, begin, usage = carry_out(
-            mix.part(settings.client, settings.clients), work, threads=self._scenario.concurrency,
-            seed=settings.own_seed, phase=settings.client / settings.clients, seconds=settings.seconds,
+            mix, work, threads=self._scenario.concurrency, seed=settings.own_seed,
+            phase=settings.client / settings.clients, seconds=settings.seconds,
             each=lambda _: self.progress(step, 1),
         )  # fmt: skip
-        found = cells_of(
-            step, mix.part(settings.client, settings.clients), self._mover.engine, events, begin, usage, traffic
-        )
+        found = cells_of(step, mix, self._mover.engine, events, begin, usage, traffic)
         for cell, rows in found:
             if cell.operation != MIXED:
                 self.keep(cell, rows, begin)
         return [cell for cell, _ in found]
 
-    def _place(self, number: int) -> tuple[int, int]:
-        group, position = self._places[number % len(self._places)]
-        return group, position % len(self._data[group])
-
-    def _bytes(self, number: int) -> bytes:
-        group, position = self._place(number)
-        return self._data[group][position]
-
-    def _same(self, number: int, found: Any) -> bool:
-        group, position = self._place(number)
-        return bool(blake3(found).digest() == self._digests[group][position])
-
-    def _delete(self) -> Rows:
-        if self._pool is None:
-            return super()._delete()
-        count, _ = warm_objects(self._scenario)
-        warm = [f"{self._prefix}warm/{number}" for number in range(count)]
-        return self._mover.delete([*map(self._key, self._pool.left_over()), *warm])
+    def _left_over(self) -> Iterable[int]:
+        return super()._left_over() if self._pool is None else self._pool.left_over()
 
 
 class _Artifacts(_Work):
