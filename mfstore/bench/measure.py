@@ -239,15 +239,10 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         """Of both, one after the other."""
-        group = GroupCounts(
-            self.group.periods + other.group.periods, self.group.throttled + other.group.throttled,
-            self.group.throttled_seconds + other.group.throttled_seconds,
-            self.group.memory_refused + other.group.memory_refused,
-        )  # fmt: skip
         return Usage(
             self.wall + other.wall, self.cpu + other.cpu, _sum(self.machine, other.machine), max(self.rss, other.rss),
             _sum(self.thread, other.thread), _sum(self.waited, other.waited), _sum(self.pressure, other.pressure),
-            group,
+            self.group + other.group,
         )  # fmt: skip
 
 

@@ -31,6 +31,13 @@ class GroupCounts:
     memory_refused: int = 0
     """How often memory had to be won back before more could be had, as the group was at its limit."""
 
+    def __add__(self, other: GroupCounts) -> GroupCounts:
+        """Of both, one after the other."""
+        return GroupCounts(
+            self.periods + other.periods, self.throttled + other.throttled,
+            self.throttled_seconds + other.throttled_seconds, self.memory_refused + other.memory_refused,
+        )  # fmt: skip
+
     def __sub__(self, earlier: GroupCounts) -> GroupCounts:
         """What has come since an earlier reading."""
         return GroupCounts(
