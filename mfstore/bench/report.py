@@ -7,7 +7,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from mfstore.bench.compare import EQUAL, FASTER, SAME, SLOWER, UNSURE, compare
+from mfstore.bench.compare import EQUAL, FASTER, SAME, SLOWER, UNSURE, Comparison
 from mfstore.bench.intervals import CONFIDENCE
 from mfstore.bench.mixes import MIXED
 from mfstore.bench.plan import BenchPlan, Prices, summary
@@ -371,9 +371,8 @@ def size(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-def comparison(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Table, list[str]]:
+def comparison(found: Comparison) -> tuple[Table, list[str]]:
     """Two results side by side, and what to know about it."""
-    found = compare(before, after)
     rows = [
         (
             change.name, change.engine, number(change.before), number(change.after), f"{change.ratio:.2f} x",

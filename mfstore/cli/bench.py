@@ -570,7 +570,7 @@ def _compare(before: Path, after: Path, as_json: bool) -> None:
     documents = read_results(before), read_results(after)
     with results_of(before, after):
         found = compare(*documents)
-        (title, columns, rows), lines = comparison(*documents)
+        (title, columns, rows), lines = comparison(found)
     for warning in found.warnings:
         click.echo(printable(f"warning   not the same, so figures may differ for that alone: {warning}"), err=True)
     if as_json:

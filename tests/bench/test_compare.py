@@ -116,7 +116,7 @@ def test_what_does_not_succeed_any_more_is_slower():
     back = compare(document(nothing), document(cell()))
     assert (back.changes, back.only_before, back.only_after) == ((), (), ("get 100 x 1 MiB (native)",))
     assert compare(document(nothing), document(nothing)).changes == ()
-    comparison(document(cell()), document(nothing))
+    comparison(compare(document(cell()), document(nothing)))
 
 
 def test_an_open_loop_is_slower_when_it_falls_behind():
@@ -135,7 +135,7 @@ def test_what_else_was_different():
     assert set(found.warnings) == {"cpu: EPYC and Xeon", "libcurl: 8.5.0 and 8.6.0", "version: 1 and 2"}
     assert set(found.different) - set(found.warnings) == {"seed: 1 and 2"}
     assert (found.only_before, found.only_after) == ((), ("put (native)",))
-    (_, columns, rows), lines = comparison(old, new)
+    (_, columns, rows), lines = comparison(compare(old, new))
     assert all(len(row) == len(columns) for row in rows)
     assert "not the same: seed: 1 and 2" in lines and not any("Xeon" in line for line in lines)
     del old["run"]["host"]  # results of an older version
