@@ -188,7 +188,7 @@ def _change(
         _ratio(old["latency"]["p50"], new["latency"]["p50"]), _ratio(old["latency"]["p99"], new["latency"]["p99"]),
         _ratio(_cpu(old), _cpu(new)),
         found.low if found else None, found.high if found else None, basis if found else None,
-        not _missed(old) and _missed(new),
+        not missed(old) and missed(new),
     )  # fmt: skip
 
 
@@ -208,7 +208,7 @@ def _cpu(cell: Mapping[str, Any]) -> float | None:
     return cell["usage"]["cpu"] / cell["objects"] if cell["objects"] else None
 
 
-def _missed(cell: Mapping[str, Any]) -> bool:
+def missed(cell: Mapping[str, Any]) -> bool:
     """Whether an open loop fell behind, in any of its rounds."""
     pace, repeats = cell.get("pace") or {}, cell.get("repeats") or {}
     return bool(repeats.get("missed", 0)) or not pace.get("reached", True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mfstore.bench import plots
+from mfstore.bench.compare import missed
 from mfstore.bench.peers import PEERS
 from mfstore.bench.report import (
     client_lines,
@@ -143,9 +144,9 @@ def _tiles(document: Mapping[str, Any]) -> str:
     for cell in cells:
         if cell.get("pace"):
             found = cell["pace"]
-            missed = not found["reached"] or bool((cell.get("repeats") or {}).get("missed"))
-            text = f"asked, {found['done'] / max(found['scheduled'], 1):.1%} done{': not reached' if missed else ''}"
-            tiles.append((f"{found['rate']:g}/s", text, missed))
+            bad = missed(cell)
+            text = f"asked, {found['done'] / max(found['scheduled'], 1):.1%} done{': not reached' if bad else ''}"
+            tiles.append((f"{found['rate']:g}/s", text, bad))
     done, failed = (sum((cell.get("repeats") or cell)[name] for cell in cells) for name in ("objects", "failed"))
     moved, verified = (sum(cell[name] for cell in cells) for name in ("bytes", "verified"))
     tiles.append((f"{done / (done + failed):.3%}" if done + failed else "-", "of operations succeeded", failed > 0))
