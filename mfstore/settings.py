@@ -98,7 +98,7 @@ def _configuration(named: str | None, directory: str | None, home: str | None) -
     with file:
         from mfstore.configuration import read
 
-        everywhere = {name.removeprefix("MFSTORE_").lower(): kind for name, kind in VARIABLES.items()}
+        everywhere = {_key(name): kind for name, kind in VARIABLES.items()}
         return Configuration(path, *read(path, file, everywhere, OF_PLACES, {STORE: str}))
 
 
@@ -116,7 +116,7 @@ class _Said:
         text = os.environ.get(variable)
         if text is not None:
             return variable, text
-        found = self._file.get(_key(variable)) if self._file else None
+        found = self._in_file(variable)
         return None if found is None else found[:2]
 
     def rank(self, variable: str, given: object) -> tuple[int, int]:
@@ -126,8 +126,11 @@ class _Said:
             return 3, 0
         if variable in os.environ:
             return 2, 0
-        found = self._file.get(_key(variable)) if self._file else None
+        found = self._in_file(variable)
         return (0, 0) if found is None else (1, found[2])
+
+    def _in_file(self, variable: str) -> tuple[str, Any, int] | None:
+        return self._file.get(_key(variable)) if self._file else None
 
     def text(self, variable: str) -> Any:
         found = self.find(variable)
