@@ -136,14 +136,14 @@ class Evidence:
         """Of an object's median time, the share in which its bytes flow; and their bytes per second, of one
         connection. By the first byte, where an answer has a body; else by smaller objects, or an empty request."""
         cell, whole = self.cell, self.cell.latency.p50
-        size = cell.scenario.size / cell.scenario.count
+        size = _mean_size(cell)
         if not whole or size < FLOW_BYTES or cell.operation not in ("put", "get"):
             return 0.0, 0.0
         waited, moved = None, size
         if cell.operation == "get" and cell.first_byte.p50 is not None:
             waited = cell.first_byte.p50
         elif (smaller := self._smaller()) is not None:
-            waited, moved = smaller.latency.p50, size - smaller.scenario.size / smaller.scenario.count
+            waited, moved = smaller.latency.p50, size - _mean_size(smaller)
         elif self.site.link is not None:
             waited = self.site.link.request
         if waited is None or waited >= whole:
@@ -381,7 +381,7 @@ def _constant(found: Evidence, rate: float) -> bool:
     larger = found.larger()
     if larger is None:
         return True
-    other = Evidence(larger, found.ceilings, found.site, found.cells).flow()[1]
+    other = replace(found, cell=larger).flow()[1]
     return not other or max(other, rate) <= SAME_RATE * min(other, rate)
 
 
