@@ -49,6 +49,14 @@ class Forecast:
             self.received + other.received,
         )
 
+    def __mul__(self, times: int) -> Forecast:
+        return Forecast(
+            {name: count * times for name, count in self.fewest.items()},
+            {name: count * times for name, count in self.most.items()},
+            self.sent * times,
+            self.received * times,
+        )
+
     def priced(self, kind: str) -> int:
         """At most so many requests at the price of ``put`` or ``get``."""
         return sum(
@@ -108,10 +116,8 @@ class BenchPlan:
     def forecast(self) -> Forecast:
         """Of the whole run, with the look at the place before and after it."""
         total = AROUND
-        for step in self.steps * self.repeat:
-            shared = step.operation == MIXED
-            for _ in range(1 if shared else self.clients):
-                total += step.forecast
+        for step in self.steps:
+            total += step.forecast * (self.repeat * (1 if step.operation == MIXED else self.clients))
         return total
 
     @property
