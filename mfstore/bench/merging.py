@@ -50,8 +50,7 @@ class Part:
 def merged(steps: Iterable[Step], parts: Sequence[Part], clients: Sequence[str]) -> list[tuple[Cell, list[Row], float]]:
     """The cells of all, with their rows and when they began. BackendError when a machine lacks a step that others
     have."""
-    measured = {step.number: step for step in steps if step.measured and step.scenario.mix is not None}
-    others = {(step.number, step.operation): step for step in steps if step.measured}
+    measured = {(step.number, step.operation): step for step in steps if step.measured}
     found: dict[tuple[int, int, str], list[Part]] = {}
     for part in parts:
         found.setdefault((part.turn, part.number, part.operation), []).append(part)
@@ -59,9 +58,9 @@ def merged(steps: Iterable[Step], parts: Sequence[Part], clients: Sequence[str])
     for (turn, number, operation), here in found.items():
         if operation == MIXED:
             inner = [part for part in parts if (part.turn, part.number) == (turn, number) and part.operation != MIXED]
-            cells += _mix(measured[number], here, inner, clients)
-        elif number not in measured:
-            cells.append(_one(others[number, operation], here, clients))
+            cells += _mix(measured[number, MIXED], here, inner, clients)
+        elif (number, MIXED) not in measured:
+            cells.append(_one(measured[number, operation], here, clients))
     return cells
 
 
