@@ -44,9 +44,10 @@ def read(
 
 def place_of(url: str) -> str:
     """A place by one of its names: a directory by its whole path without links, a URL without a slash at its end."""
-    if "://" in url and not url.startswith("file://"):
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme != "file":
         return url.rstrip("/")
-    path = unquote(url.removeprefix("file://")) if url.startswith("file://") else url
+    path = unquote(rest.removeprefix("localhost")) if separator else url
     # Resolved: a directory has as many paths as links lead there, and what is said of it holds by each.
     return os.path.realpath(os.path.expanduser(path)).rstrip("/")  # noqa: PTH111
 

@@ -211,7 +211,7 @@ def test_the_longest_name_of_a_place_counts(configured):
 def test_a_directory_by_its_path(configured, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     configured(f'[place."{tmp_path}/stores/"]\nfsync = "none"\n')
-    for url in ("stores/a", f"{tmp_path}/stores", f"file://{tmp_path}/stores/a"):
+    for url in ("stores/a", f"{tmp_path}/stores", f"file://{tmp_path}/stores/a", f"file://localhost{tmp_path}/stores"):
         assert resolve(place=url).fsync == "none"
     assert resolve(place="stores2").fsync == "batch"
 
