@@ -181,7 +181,7 @@ class BackendTarget(Target):
     def remove(self, *, cut_off: bool = False) -> None:
         """The directory with all in it; elsewhere, object by object. Its threads have ended with their calls."""
         if self.directory is None:
-            for name in ("check", "objects"):
+            for name in ("check", "objects", "clients"):
                 with suppress(MfstoreError):
                     self._empty(f"{self.scratch}/{name}")
             return

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import pytest
@@ -25,6 +25,7 @@ from mfstore.bench.mixes import MIXED, Mix
 from mfstore.bench.plan import plan
 from mfstore.bench.report import client_lines, duration
 from mfstore.bench.scenarios import OBJECTS, OPERATIONS, Scenario, mixed
+from mfstore.bench.targets import open_target
 from mfstore.bench.window import Lasting
 from mfstore.errors import BackendError, InvalidKey, Refused
 from mfstore.settings import resolve
@@ -89,6 +90,16 @@ def test_all_begin_at_the_time_of_the_last_one(notes):
     early = Waiting(1000.0, arrive)
     meeting(notes, 0, 2, early)(PUT)
     assert early.now == pytest.approx(late.now) and late.now == pytest.approx(1060 + LEAD)
+
+
+def test_notes_are_removed_with_the_rest_of_the_scratch_prefix():
+    target = open_target("memory://met")
+    with closing(target.notes()) as told:
+        Meeting(told, 0, 1, 1.0).join()
+        assert [entry.key for entry in told.list("")] == ["joined/0"]
+    target.remove()
+    with closing(target.notes()) as told:
+        assert not [*told.list("")]
 
 
 def test_one_that_does_not_come_is_missed(notes):
