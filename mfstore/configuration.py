@@ -60,6 +60,8 @@ def _named_place(path: str, url: str) -> str:
             raise InvalidKey(
                 f"{path}: {PLACE}.{url!r} is no place", hint="s3://bucket/prefix, or a directory by its whole path"
             )
+    elif scheme == "file" and not rest.removeprefix("localhost").startswith("/"):
+        raise InvalidKey(f"{path}: {PLACE}.{url!r} is no place", hint="A file URL is file:///absolute/path")
     elif not scheme or scheme != scheme.lower() or not rest.strip("/"):
         raise InvalidKey(f"{path}: {PLACE}.{url!r} is no place", hint="A URL is s3://bucket/prefix")
     return place_of(url)

@@ -285,7 +285,7 @@ def test_metaflow_reaches_its_root_as_the_file_says(configured, monkeypatch):
     [
         *(
             (f'[place."{name}"]\nthreads = 3', f"{{path}}: place.{name!r} is no place")
-            for name in ("s3", "s3:/b", "b/c", "", "s3://", "S3://b", "~nobody-here/x")
+            for name in ("s3", "s3:/b", "b/c", "", "s3://", "S3://b", "~nobody-here/x", "file://localhost", "file://b")
         ),
         ('[place."s3://b"]\n[place."s3://b/"]', "{path}: place.'s3://b/' is a place that another table names already"),
         ('endpoint_ur = "x"', "{path}: endpoint_ur is no setting. Did you mean endpoint_url?"),
