@@ -27,10 +27,7 @@ def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
     if not separator or len(scheme) < 2:
         return _local(local_path(url), knobs, options)
     if scheme == "file":
-        host, slash, path = url.removeprefix("file://").partition("/")
-        if host not in ("", "localhost") or not slash:
-            raise InvalidKey("a file URL is file:///absolute/path", found=repr(url))
-        return _local(unquote(f"/{path}"), knobs, options)
+        return _local(file_path(url), knobs, options)
     if scheme == "memory":
         with IMPORTING:
             from mfstore.backends.memory import MemoryBackend
@@ -77,6 +74,14 @@ def said_of(url: str, given: Mapping[str, Any]) -> dict[str, Any]:
         **{name: v for name, v in encryption._asdict().items() if v is not None},
     }
     return {**found, **given, **decided}
+
+
+def file_path(url: str) -> str:
+    """The path that a file URL names. InvalidKey for one of another host, and for one that is not absolute."""
+    host, slash, path = url.removeprefix("file://").partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise InvalidKey("a file URL is file:///absolute/path", found=repr(url))
+    return unquote(f"/{path}")
 
 
 def local_path(text: str) -> str:

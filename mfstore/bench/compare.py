@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from mfstore.bench.intervals import CONFIDENCE, Interval, ratio_interval
-from mfstore.bench.link import on_loopback
+from mfstore.s3.urls import on_loopback
 
 SAME = 0.10
 """Differences below this are called none, however sure they are: where a program lies in memory, and what else its

@@ -29,12 +29,6 @@ class Link:
     """The shortest of some HEAD requests for one object: what a request takes when nothing queues."""
 
 
-def on_loopback(endpoint: str | None) -> bool:
-    """Whether an endpoint is on this machine, by its name. Pure."""
-    host = urlsplit(endpoint or "").hostname or ""
-    return host == "localhost" or host.startswith("127.") or host == "::1"
-
-
 def measure_link(endpoint: str, ask: Callable[[], float]) -> Link:
     """Make some connections, and some requests. ``ask`` sends one, and returns the seconds that it took."""
     connects: list[float] = []

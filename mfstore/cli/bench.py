@@ -458,9 +458,10 @@ def _run(
 
 
 def _site(kind: str, about: Mapping[str, Any]) -> Site:
-    from mfstore.bench.link import Link, on_loopback
+    from mfstore.bench.link import Link
     from mfstore.bench.verdict import Site
     from mfstore.host.control_group import control_group
+    from mfstore.s3.urls import on_loopback
 
     group = control_group()
     link = Link(**about["link"]) if about.get("link") else None

@@ -18,6 +18,7 @@ from mfstore.doctor.findings import Finding
 from mfstore.errors import MfstoreError
 from mfstore.records import NamedTuple
 from mfstore.s3.aws.errors import without_passwords
+from mfstore.s3.urls import on_loopback
 
 if TYPE_CHECKING:
     from mfstore.backends.s3.backend import S3Backend
@@ -28,7 +29,6 @@ DOUBTFUL_SKEW, BROKEN_SKEW = 300.0, 900.0
 """Seconds. S3 refuses what is signed 15 minutes off; mfstore then learns the difference, other programs do not."""
 SOON = 30 * 86400.0
 """Seconds before its end in which a certificate is told to end soon."""
-LOOPBACK = ("localhost", "127.", "::1", "[::1]")
 
 
 class Answer(NamedTuple):
@@ -105,8 +105,6 @@ def skew_in(date: str | None, sent: float, received: float) -> float | None:
 
 def judged(url: str, answer: Answer, now: float) -> Iterator[Finding]:
     """What to think of it."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
     if answer.error:
         yield Finding(
             "connection", f"{url}: {answer.error}", "broken",
@@ -118,17 +116,17 @@ def judged(url: str, answer: Answer, now: float) -> Iterator[Finding]:
         "connection", f"{url}{named}, {1000 * answer.seconds:.0f} ms to the first answer",
         facts={"endpoint": url, "server": answer.server, "milliseconds": round(1000 * answer.seconds)},
     )  # fmt: skip
-    yield _tls(parts.scheme, host, answer, now)
+    yield _tls(url, answer, now)
     if answer.skew is None:
         yield Finding("clock", "the service does not tell its time", "absent")
     else:
         yield clock(answer.skew)
 
 
-def _tls(scheme: str, host: str, answer: Answer, now: float) -> Finding:
+def _tls(url: str, answer: Answer, now: float) -> Finding:
     facts = {"version": answer.tls or None, "expires": answer.expires}
-    if scheme != "https":
-        if host.startswith(LOOPBACK):
+    if urlsplit(url).scheme != "https":
+        if on_loopback(url):
             return Finding("TLS", "none, which does no harm within this machine", facts=facts)
         hint = "Whoever is on the way reads and changes what is stored: name an endpoint that begins with https://"
         return Finding("TLS", "none: nothing is encrypted on the way", "doubtful", hint, facts=facts)

@@ -164,18 +164,18 @@ def _bucket(backend: S3Backend, what: What, answers: bucket.Answers) -> Iterator
 
 
 def _in_directory(url: str) -> Iterator[Section]:
-    from mfstore.backends import local_path
+    from mfstore.backends import file_path, local_path
     from mfstore.backends.local import LocalBackend
 
     try:
-        scheme, separator, rest = url.partition("://")
+        scheme, separator, _ = url.partition("://")
         if separator and scheme != "file":
             raise InvalidKey(
                 "the doctor looks at directories and at places in S3",
                 found=repr(url),
                 hint="Such as s3://bucket/prefix",
             )
-        path = Path(rest.removeprefix("localhost") if separator else local_path(url)).absolute()
+        path = Path(file_path(url) if separator else local_path(url)).absolute()
     except MfstoreError as error:
         yield Section("place", (failure("place", error),))
         return

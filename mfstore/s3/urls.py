@@ -27,6 +27,14 @@ def _split_arn(text: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
+def on_loopback(endpoint: str | None) -> bool:
+    """Whether an endpoint is on this machine, by its name."""
+    from urllib.parse import urlsplit
+
+    host = urlsplit(endpoint or "").hostname or ""
+    return host == "localhost" or host.startswith("127.") or host == "::1"
+
+
 def is_directory_bucket(bucket: str) -> bool:
     """Whether it is one of S3 Express: it lists keys in no order, and knows no prefixes but those that end in ``/``. By
     its name, or that of an access point of it."""

@@ -12,8 +12,8 @@ import pytest
 
 from mfstore.bench.compare import compare
 from mfstore.bench.intervals import interval, ratio_interval, t_quantile
-from mfstore.bench.link import on_loopback
 from mfstore.bench.report import comparison
+from mfstore.s3.urls import on_loopback
 from tests.rigs import command_line
 
 RECORDED = sorted(Path(__file__).parent.glob("recorded/*.json.gz"))

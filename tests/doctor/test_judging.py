@@ -165,6 +165,7 @@ def test_clocks():
         ("https://s3.example.org", Answer(0.1, "TLSv1.3", None, 0.0), "doubtful"),
         ("http://s3.example.org", Answer(0.1), "doubtful"),
         ("http://127.0.0.1:9000", Answer(0.1), "fine"),
+        ("http://localhost.example.org", Answer(0.1), "doubtful"),
     ],
 )
 def test_tls(url, answer, state):

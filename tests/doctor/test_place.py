@@ -329,6 +329,13 @@ def test_a_directory(tmp_path):
     assert found["collector"]["last collection"]["facts"]["time"] is None
 
 
+def test_a_directory_by_its_url(tmp_path):
+    (tmp_path / "a store").mkdir()
+    for url in (f"file://{tmp_path}/a%20store", f"file://localhost{tmp_path}/a%20store"):
+        assert "does not exist" not in of_directory(url)["place"]["directory"]["text"]
+    assert of_directory("file://elsewhere/a")["place"]["place"]["state"] == "broken"
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
