@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     from mfstore.format.digests import Key
     from mfstore.metrics import write_metrics
     from mfstore.opening import open_store as open  # noqa: A004
+    from mfstore.page.writing import write_page
     from mfstore.s3.datatools.s3 import S3
     from mfstore.store import Store, sign
 
-__all__ = ["S3", "Allow", "Key", "Store", "__version__", "aopen", "errors", "open", "sign", "write_metrics"]
+__all__ = [
+    "S3", "Allow", "Key", "Store", "__version__", "aopen", "errors", "open", "sign", "write_metrics", "write_page",
+]  # fmt: skip
 
 _LATER: dict[str, tuple[str, str | None]] = {
     "Allow": ("mfstore.allow", "Allow"),
@@ -44,6 +47,7 @@ _LATER: dict[str, tuple[str, str | None]] = {
     "open": ("mfstore.opening", "open_store"),
     "sign": ("mfstore.store", "sign"),
     "write_metrics": ("mfstore.metrics", "write_metrics"),
+    "write_page": ("mfstore.page.writing", "write_page"),
 }
 """Imported at their first use: who needs one of them does not wait for the others."""
 
