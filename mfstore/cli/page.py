@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import click
 
 from mfstore.cli.command import Command
-from mfstore.cli.options import Connection, connection_options
-from mfstore.cli.places import opened
+from mfstore.cli.options import Connection, connection_options, metaflow_option
+from mfstore.cli.places import opened, opened_root
 from mfstore.cli.reports import steps
 from mfstore.display.amounts import size
 from mfstore.display.words import printable
@@ -22,8 +23,12 @@ from mfstore.settings import default_store
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE",
     help="The file of HTML; one that is there is replaced, by a whole one.",
 )  # fmt: skip
-@click.option("--prefix", metavar="PREFIX", help="Only refs that begin so; bytes are those of the whole store.")
-@click.option("--history", type=click.IntRange(min=1), metavar="N", help="So many values of each ref; 10 by default.")
+@metaflow_option
+@click.option("--prefix", metavar="PREFIX", help="Only refs that begin so; with --metaflow steps, such as TrainFlow/.")
+@click.option(
+    "--history", type=click.IntRange(min=1), metavar="N",
+    help="So many values of each ref, with --metaflow runs of each step; 10 by default.",
+)  # fmt: skip
 @click.option(
     "--diff/--no-diff", default=None,
     help="Compare the newest value of the refs set last inside with the one before it (the default), or read no data.",
@@ -31,20 +36,24 @@ from mfstore.settings import default_store
 @click.option("--title", metavar="TEXT", help="What the page is called; else as the place is.")
 @connection_options()
 def page(
-    url: str | None, store: str | None, connection: Connection, output: Path, prefix: str | None, history: int | None,
-    diff: bool | None, title: str | None,
+    url: str | None, store: str | None, metaflow: str | None, connection: Connection, output: Path, prefix: str | None,
+    history: int | None, diff: bool | None, title: str | None,
 ) -> None:  # fmt: skip
-    """Write one HTML file that shows the store at URL: refs with history and notes, what changed, where the bytes are
-    and how they grew. It needs no server and no network. What cannot be read is told in it."""
+    """Write one HTML file that shows the store at URL, or a datastore root of Metaflow: refs with history and notes, or
+    runs, tasks and artifacts; what changed, where the bytes are and how they grew. It needs no server and no network.
+    What cannot be read is told in it."""
     from mfstore.page.writing import write_page
 
-    place = url or store or default_store()
-    if url and store:
-        raise click.UsageError("URL and -s / --store name two places: give one of them")
+    named = [place for place in (url, store, metaflow) if place]
+    if len(named) > 1:
+        raise click.UsageError("URL, -s / --store and --metaflow name several places: give one of them")
+    if metaflow and diff:
+        raise click.UsageError("--diff: only of a store; which artifacts of a task changed is told without")
+    place = named[0] if named else default_store()
     if not place:
-        raise click.UsageError("Missing argument 'URL', or option '-s' / '--store' (env var: 'MFSTORE_STORE').")
+        raise click.UsageError("Missing argument 'URL', '-s' / '--store' (env var: 'MFSTORE_STORE') or '--metaflow'.")
     given = {"prefix": prefix, "history": history, "diff": diff, "title": title}
     options = {name: value for name, value in given.items() if value is not None}
-    with opened(place, connection) as found, steps() as tell:
+    with closing(opened_root(place, connection) if metaflow else opened(place, connection)) as found, steps() as tell:
         write_page(found, output, progress=tell, **options)  # type: ignore[arg-type]
     click.echo(printable(f"{output}: {size(output.stat().st_size)}"))

@@ -410,7 +410,7 @@
     const columns = [
       { name: "run", width: "minmax(9rem, 3fr)", by: (run) => names[run], text: (run) => names[run] },
       { name: "stored", width: "10.5rem", by: (run) => last[run], text: (run) => moment(last[run]), number: true, first: "down", wide: true },
-      { name: "tasks", width: "5rem", by: (run) => tasks(run).length, text: (run) => count(tasks(run).length), number: true },
+      { name: "tasks", width: "5rem", by: (run) => tasks(run).length, text: (run) => count(tasks(run).length), number: true, wide: true },
       { name: "own", width: "6rem", by: (run) => own(run, 0), text: (run) => bytes(own(run, 0)), number: true },
       { name: "shared", width: "6rem", by: (run) => own(run, 1), text: (run) => bytes(own(run, 1)), number: true, wide: true },
     ];

@@ -14,7 +14,7 @@ import mfstore
 from mfstore.backends.base import decode_read
 from mfstore.comparing.stored import compare
 from mfstore.display.amounts import count, size
-from mfstore.errors import AccessDenied, BackendError, CorruptObject, MfstoreError, NotFound, OutOfSpace
+from mfstore.errors import MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.digests import Key
 from mfstore.format.quarantine import PREFIX as QUARANTINE
@@ -25,6 +25,7 @@ from mfstore.maintenance.store.usage import store_usage
 from mfstore.page.contents import Chunks, by_day, chunks_of, content_of, fresh_bytes, note_json
 from mfstore.page.facts import Compared, Content, Entry, Facts, Space, Value
 from mfstore.page.read_once import read_once
+from mfstore.page.troubles import Said, spaces_of
 from mfstore.ref_objects import read_refs_at
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from mfstore.format.recipes import Recipe
     from mfstore.handle import StoreAccess
     from mfstore.maintenance.report import PhaseCallback
-    from mfstore.maintenance.usage import Usage
     from mfstore.store import Store
 
 REFS_TOGETHER = 256
@@ -47,8 +47,6 @@ COMPARED_BYTES = 64 << 20
 """New bytes of a value that is compared so: these, and as many of the one before it, are read."""
 COMPARED_LINES = 60
 """Differences that are told of one."""
-TROUBLES = 200
-"""Damaged things that are told by name."""
 _KINDS = ("recipes/", "packs/", "index/", PREFIX, QUARANTINE)
 
 
@@ -74,34 +72,6 @@ class _Pair(NamedTuple):
     fresh: int
 
 
-class _Said:
-    """What is told of errors: never where a directory is that the caller named otherwise."""
-
-    def __init__(self, found_at: str, place: str) -> None:
-        self._found_at = found_at
-        self._place = place
-        self.troubles: list[str] = []
-        self._more = 0
-
-    def text(self, error: BaseException) -> str:
-        return str(error).replace(self._found_at, self._place)
-
-    def add(self, told: str, error: BaseException) -> str:
-        words = self.text(error)
-        if len(self.troubles) < TROUBLES:
-            self.troubles.append(f"{told}: {words}")
-        else:
-            self._more += 1
-        return words
-
-    def damage(self, notes: Sequence[str]) -> None:
-        self.troubles += [note.replace(self._found_at, self._place) for note in notes]
-
-    def all(self) -> tuple[str, ...]:
-        more = (f"and {self._more:,} more; mfstore verify -s {self._place} tells all",) if self._more else ()
-        return (*self.troubles, *more)
-
-
 def store_facts(store: Store, place: str, title: str, wanted: Wanted, tell: PhaseCallback = untold) -> Facts:
     """What is in a store; ``place`` is what the caller calls it.
 
@@ -111,12 +81,13 @@ def store_facts(store: Store, place: str, title: str, wanted: Wanted, tell: Phas
     """
     access = store.handle.access("read")
     backend = read_once(access.backend)
-    said = _Said(access.backend.url, place)
+    said = Said(access.backend.url, place, f"mfstore verify -s {place}")
     listed = {kind: list(backend.list(kind)) for kind in _KINDS}
     growth = by_day((info.size, info.modified) for infos in listed.values() for info in infos)
-    found = _Reading(store, access._replace(backend=backend), said, wanted, tell)
+    whole = access._replace(backend=backend)
+    found = _Reading(store, whole, said, wanted, tell)
     found.read(listed[PREFIX])
-    spaces = _spaces(access._replace(backend=backend), said, tell)
+    spaces = spaces_of(SPACES, lambda by: store_usage(whole, by, tell), said)
     refs = sum(is_ref(info.size) for info in listed[PREFIX])
     amounts = [
         ("refs", refs, False),
@@ -127,14 +98,14 @@ def store_facts(store: Store, place: str, title: str, wanted: Wanted, tell: Phas
     amounts += _held(spaces)
     return Facts(
         "store", place, title, time.time(), mfstore.__version__, tuple(amounts), tuple(found.entries),
-        found.contents, spaces, growth, tuple(found.compare()), said.all(), tuple(found.notes(place)),
+        found.contents, spaces, growth, tuple(found.compare()), said.troubles, tuple(found.notes(place)),
     )  # fmt: skip
 
 
 class _Reading:
     """Refs and what they name."""
 
-    def __init__(self, store: Store, access: StoreAccess, said: _Said, wanted: Wanted, tell: PhaseCallback) -> None:
+    def __init__(self, store: Store, access: StoreAccess, said: Said, wanted: Wanted, tell: PhaseCallback) -> None:
         self._store = store
         self._access = access
         self._said = said
@@ -248,23 +219,3 @@ def _held(spaces: Sequence[Space]) -> Iterator[tuple[str, int, bool]]:
             yield "held by one ref", space.own - nameless, True
             yield "shared by refs", space.shared, True
             yield "held by no ref", space.unheld + nameless, True
-
-
-def _spaces(access: StoreAccess, said: _Said, tell: PhaseCallback) -> tuple[Space, ...]:
-    found: list[Space] = []
-    for by in SPACES:
-        try:
-            usage = store_usage(access, by, tell)
-        except (AccessDenied, BackendError, CorruptObject, NotFound, OutOfSpace) as error:
-            said.add(f"bytes by {by} are not known", error)
-            continue
-        if not found:
-            said.damage(usage.notes)
-        found.append(space_of(usage))
-    return tuple(found)
-
-
-def space_of(usage: Usage) -> Space:
-    """A usage as a page has it."""
-    groups = tuple((usage.name_of(group), group.own, group.shared) for group in usage.groups)
-    return Space(usage.by, groups, usage.own, usage.shared, usage.unheld)

@@ -7,6 +7,7 @@ import pytest
 
 import mfstore as library
 from tests.rigs.command_line import mfstore
+from tests.rigs.metaflow_trees import task
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_what_was_there_stays_when_it_fails(place, tmp_path):
     [
         (("store",), "'-o' / '--output'"),
         (("-o", "x"), "Missing argument 'URL'"),
-        (("store", "-s", "other", "-o", "x"), "two places"),
+        (("store", "-s", "other", "-o", "x"), "several places"),
         (("store", "-o", "x", "--history", "0"), "--history"),
         (("store", "-o", "."), "is a directory"),
         (("store", "-o", "x", "--region", "nowhere"), "only for places in S3"),
@@ -87,3 +88,16 @@ def test_in_python(place, tmp_path):
     assert held(tmp_path / "of-url.html")["entries"]["n"] == [1, 1]
     with pytest.raises(library.errors.InvalidRange):
         library.write_page(place, "x.html", history=0)
+
+
+def test_of_a_root_of_metaflow(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    task(tmp_path / "root", "Flow", "1", "start", 1, {"x": 1})
+    mfstore("page", "--metaflow", "root", "-o", "root.html", "--prefix", "Flow/", env={"MFSTORE_STORE": "elsewhere"})
+    text = (tmp_path / "root.html").read_text()
+    found = held(tmp_path / "root.html")
+    assert (found["kind"], found["place"], found["entries"]["name"]) == ("root", "root", ["Flow/start"])
+    assert str(tmp_path) not in text
+    assert "--diff: only of a store" in mfstore("page", "--metaflow", "root", "-o", "x", "--diff", code=2).stderr
+    assert "several places" in mfstore("page", "root", "--metaflow", "root", "-o", "x", code=2).stderr
+    assert not (tmp_path / "x").exists()

@@ -21,6 +21,8 @@ class Root:
     """
 
     def __init__(self, url: str, **reached: Any) -> None:
+        self.given = url
+        """As the caller called it."""
         self.remote = url.startswith("s3://")
         self.reached = reached
         self.backend: Any = remote_backend(url, reached) if self.remote else _local_backend(url)

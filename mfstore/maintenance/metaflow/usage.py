@@ -55,7 +55,7 @@ _OPEN_KEYS = 200_000
 
 def root_usage(
     root: Root, by: str, *, flows: Sequence[str] = (), metadata: str = "local", inventory: str | None = None,
-    tell: PhaseCallback = untold,
+    tell: PhaseCallback = untold, holdings: Holdings | None = None,
 ) -> Usage:  # fmt: skip
     """Who holds how many bytes below a root.
 
@@ -67,6 +67,7 @@ def root_usage(
         metadata: Where tags and users of runs are read, as of ``collect_metaflow``.
         inventory: The URL of an S3 Inventory, which is read in place of a listing.
         tell: Called now and then with how far it is.
+        holdings: What was listed of all of it a moment ago, where it was.
 
     Raises:
         InvalidKey: there is no such ``by`` or source of metadata.
@@ -79,7 +80,7 @@ def root_usage(
         if flows or inventory:
             raise InvalidKey("by class all of a root is listed", hint="Leave out flows and inventory")
         return _by_class(root)
-    holdings = list_root(root, tell, flows, inventory, Spill())
+    holdings = holdings or list_root(root, tell, flows, inventory, Spill())
     aside = 0
     if root.remote and not flows and not inventory:  # a listing of a directory has it, and one of S3 leaves it out
         aside = sum(info.size for info in root.backend.list(f"{layout.MAINTENANCE_FOLDER}/"))
@@ -93,26 +94,28 @@ def root_usage(
 def _by_month(root: Root, holdings: Holdings, aside: int) -> Usage:
     sets = LabelSets()
     tally = Tally(sets)
-
-    def count(size: int, modified: float) -> None:
+    for size, modified in dated(root, holdings):
         tally.add(size, sets.of(month_of(modified)))
+    tally.add(max(holdings.stored - tally.counted, 0) + aside, None)
+    return usage_of(root.url, MONTH, tally.totals())
 
+
+def dated(root: Root, holdings: Holdings) -> Iterator[tuple[int, float]]:
+    """Size and time of all that is Metaflow's below a root, and in the packed profile's store."""
     for table in (holdings.blobs, holdings.metas, holdings.includes):
         for flow in table.flows:
             for _, size, modified in table.entries(flow):
-                count(size, modified)
+                yield size, modified
     for run in holdings.tasks.runs:
         for row in holdings.tasks.rows(run):
-            count(row[4], row[5])
+            yield row[4], row[5]
     for files in (holdings.metadata, holdings.cards, holdings.user):
         for _, info in files:
-            count(info.size, info.modified)
+            yield info.size, info.modified
     if holdings.packed[0]:
         with open_packed_store(root) as store:
             for info in store.backend.list(""):
-                count(info.size, info.modified)
-    tally.add(max(holdings.stored - tally.counted, 0) + aside, None)
-    return usage_of(root.url, MONTH, tally.totals())
+                yield info.size, info.modified
 
 
 def _by_class(root: Root) -> Usage:

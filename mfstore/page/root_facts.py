@@ -1,0 +1,164 @@
+"""What a page tells of a datastore root of Metaflow, read from it: what there is by one listing, and the ``data.json``
+of tasks in bulk. A step is told as a ref is, and its tasks as the values that it had."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+import mfstore
+from mfstore.display.amounts import count
+from mfstore.errors import CorruptObject, MfstoreError
+from mfstore.maintenance.metaflow.holdings import list_root
+from mfstore.maintenance.metaflow.usage import dated, root_usage
+from mfstore.maintenance.report import PhaseProgress, untold
+from mfstore.maintenance.spill import Spill
+from mfstore.metaflow.roots.attempts import DATA
+from mfstore.page.contents import by_day
+from mfstore.page.facts import Content, Entry, Facts, Value
+from mfstore.page.read_once import read_once
+from mfstore.page.task_contents import task_content
+from mfstore.page.troubles import Said, spaces_of
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+    from mfstore.maintenance.metaflow.holdings import Holdings
+    from mfstore.maintenance.metaflow.root import Root
+    from mfstore.maintenance.report import PhaseCallback
+    from mfstore.metaflow.roots.layout import Task
+
+SPACES = ("flow", "run", "step", "artifact")
+"""By what it is told who holds how much."""
+TASKS = 100
+"""Tasks of a step that are told of one run: of a foreach there may be thousands."""
+TOGETHER = 1024
+"""Files that are asked for together."""
+UNFINISHED = "not finished"
+
+
+class ShownTask(NamedTuple):
+    """A task, and the file that says what it stored."""
+
+    run: str
+    task: str
+    path: str
+    """Where that file is; empty: there is none, as it has not ended well."""
+    attempt: int
+    time: float
+    """When it was written; of a task that has not ended well, when it began."""
+
+
+def root_facts(
+    root: Root, place: str, title: str, *, prefix: str, history: int, tell: PhaseCallback = untold
+) -> Facts:  # fmt: skip
+    """What lies below a root; ``place`` is what the caller calls it. ``history``: so many runs of each step.
+
+    Raises:
+        NotAStore: it is no root.
+        AccessDenied, BackendError: it cannot be listed. Of a file that cannot be read it is told.
+    """
+    root.backend = read_once(root.backend)
+    said = Said(root.url, place, f"mfstore verify --metaflow {place}")
+    holdings = list_root(root, tell, spill=Spill())
+    steps = {name: tasks for name, tasks in _steps(holdings).items() if name.startswith(prefix)}
+    shown = {name: newest_runs(tasks, history) for name, tasks in steps.items()}
+    contents = read_tasks(root.backend, shown, said, tell)
+    entries = tuple(entry_of(name, shown[name], len(steps[name])) for name in sorted(steps))
+    spaces = spaces_of(SPACES, lambda by: root_usage(root, by, metadata="none", tell=tell, holdings=holdings), said)
+    amounts = (
+        ("flows", len(holdings.flows), False), ("runs", len(holdings.runs), False),
+        ("tasks", len(holdings.tasks), False), ("bytes stored", holdings.stored, True),
+        *((("in the packed store", holdings.packed[1], True),) if holdings.packed[0] else ()),
+    )  # fmt: skip
+    return Facts(
+        "root", place, title, time.time(), mfstore.__version__, amounts, entries, contents, spaces,
+        by_day(dated(root, holdings)), (), said.troubles, tuple(_notes(steps, shown, prefix)),
+    )  # fmt: skip
+
+
+def _steps(holdings: Holdings) -> dict[str, list[ShownTask]]:
+    """The tasks of each step of all runs of its flow, the newest first."""
+    found: dict[str, list[ShownTask]] = {}
+    for (flow, run, step, name), task in holdings.tasks.items():
+        found.setdefault(f"{flow}/{step}", []).append(_shown(f"{flow}/{run}/{step}/{name}", run, name, task))
+    for tasks in found.values():
+        tasks.sort(key=lambda task: -task.time)
+    return found
+
+
+def _shown(folder: str, run: str, name: str, task: Task) -> ShownTask:
+    attempt = task.readable
+    file = None if attempt is None else task.files.get((attempt, DATA))
+    if attempt is None or file is None:
+        began = max(info.modified for info in task.files.values())
+        return ShownTask(run, name, "", task.latest or 0, began)
+    return ShownTask(run, name, f"{folder}/{attempt}.{DATA}", attempt, file.modified)
+
+
+def newest_runs(tasks: Sequence[ShownTask], runs: int) -> list[ShownTask]:
+    """Of tasks, the newest first, those of so many runs, and of each run at most ``TASKS``; together by their runs."""
+    by_run: dict[str, list[ShownTask]] = {}
+    for task in tasks:
+        by_run.setdefault(task.run, []).append(task)
+    return [task for some in islice(by_run.values(), runs) for task in some[:TASKS]]
+
+
+def entry_of(name: str, tasks: Sequence[ShownTask], total: int) -> Entry:
+    """A step with these of its tasks."""
+    values = tuple(
+        Value(f"{task.run}/{task.task}", key_of(name, task), task.time, "" if task.path else UNFINISHED)
+        for task in tasks
+    )
+    return Entry(name, values, total)
+
+
+def key_of(step: str, task: ShownTask) -> str:
+    """What an attempt of a task is called: its pathspec, and of another than the first its number."""
+    flow, _, name = step.partition("/")
+    return f"{flow}/{task.run}/{name}/{task.task}" + (f", attempt {task.attempt}" if task.attempt else "")
+
+
+def read_tasks(
+    backend: Backend, shown: dict[str, list[ShownTask]], said: Said, tell: PhaseCallback = untold
+) -> dict[str, Content]:
+    """What these tasks stored."""
+    found = {}
+    rest = iter([(key_of(step, task), task.path) for step, tasks in shown.items() for task in tasks])
+    done = 0
+    while some := list(islice(rest, TOGETHER)):
+        wanted = [path for _, path in some if path]
+        read = dict(backend.get_many(wanted)) if wanted else {}
+        for key, path in some:
+            found[key] = _content(key, path, read.get(path), said)
+        done += len(some)
+        tell(PhaseProgress("tasks", done, 0))
+    return found
+
+
+def _content(key: str, path: str, data: bytes | MfstoreError | None, said: Said) -> Content:
+    if data is None:
+        return Content("task")
+    try:
+        if isinstance(data, MfstoreError):
+            raise data
+        return task_content(data)
+    except CorruptObject as error:
+        return Content("task", trouble=said.add(f"task {key}", error.where(key=path)))
+    except MfstoreError as error:
+        return Content("task", trouble=said.add(f"task {key}", error))
+
+
+def _notes(
+    steps: dict[str, list[ShownTask]], shown: dict[str, list[ShownTask]], prefix: str
+) -> Iterator[str]:  # fmt: skip
+    left = sum(len(tasks) - len(shown[name]) for name, tasks in steps.items())
+    if left:
+        yield (
+            f"{count(left, 'task')} left out: of each step those of the last runs are here (--history shows more), "
+            f"and of one run {TASKS:,}"
+        )
+    yield "Artifacts whose names begin with _ are Metaflow's own, and left out; sizes are those of pickles"
+    if prefix:
+        yield f"Only steps whose names begin with {prefix} are listed; bytes are those of the whole root"
