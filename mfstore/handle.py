@@ -160,8 +160,9 @@ class Handle:
         hint = "Is this the place? The first put makes one" if self.options.create else None
         return NotFound("no store there yet", backend=self.backend.url, hint=hint)
 
-    def require_write(self) -> None:
-        """As ``require_read``, for writing: a store that is not there is created, or is NotFound."""
+    def require_write(self, algorithm: int | None = None) -> None:
+        """As ``require_read``, for writing: a store that is not there is created, with this digest or the one that it
+        was opened with, or is NotFound."""
         self.require_read()
         if self._known[0] is None or not self._still_there():
             if not self.options.create:
@@ -169,11 +170,11 @@ class Handle:
             with self._lock:
                 # One that was known may have lost its description alone: then another must not be invented.
                 found = None if self._known[0] is None else description.load(self.backend)
-                self._learn(found or description.create(self.backend, NAMES[self.options.digest]))
+                self._learn(found or description.create(self.backend, algorithm or NAMES[self.options.digest]))
                 self._made = None
         self._require("write")
 
-    def _demand_pcodec(self) -> None:
+    def demand_pcodec(self) -> None:
         """Say in the store's description that readers need pcodec. Unsupported when it is not installed here."""
         self.workers.thread.codec.pcodec()
         found = self._known[0]
@@ -237,7 +238,7 @@ class Handle:
         longer than ``worth`` bytes goes to packs."""
         self.require_write()
         if self.options.knobs.compress == "small":
-            self._demand_pcodec()
+            self.demand_pcodec()
         return Ingest(self._shared().saving, find_base, worth)
 
     def count(self, done: SessionStats | Loaded | int) -> None:
@@ -288,6 +289,11 @@ class Handle:
         from mfstore.allow import allowed
 
         return found._replace(safe=allowed(safe))
+
+    @property
+    def context(self) -> SaveContext:
+        """What saves work with."""
+        return self._shared().saving
 
     @property
     def index(self) -> ChunkIndex:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from mfstore.allow import Allow
     from mfstore.comparing.report import Diff
+    from mfstore.copying.report import Copied, OnConflict
     from mfstore.deleting import Deletion
     from mfstore.finding import Found, Since
     from mfstore.maintenance.report import Level, PhaseCallback
@@ -912,6 +913,54 @@ class Store:
         Asks nobody. ``prometheus()`` of it is a text for Prometheus."""
         return self.handle.metrics()
 
+    # ---- other stores -------------------------------------------------------------------
+
+    def copy_to(
+        self, other: Store, names: str | Iterable[str] | None = None, *, on_conflict: OnConflict = "raise",
+        dry_run: bool = False, progress: Progress = None,
+    ) -> Copied:  # fmt: skip
+        """Copy keys and refs to another store: what that lacks of them travels as it is stored, and is checked on its
+        way. Returns what was copied.
+
+        Keys stay what they are, with their notes, provenance and signatures. Refs get the whole history that they have
+        here, with times and notes, and are set last, and holds go with them. When it returns, all of it is durable
+        there, and whole. If it raises or is killed, what refs at the destination name is whole too; run again, it goes
+        on from there.
+
+        Args:
+            other: Where to. If there is no store yet one is created, with the digest of this one.
+            names: What: keys and other names as of ``get``, of which a ref goes with its history and ``models/churn@1``
+                as a key; patterns (``runs/*``) and beginnings (``models/``) of refs. None: every ref and every key.
+            on_conflict: What becomes of a ref that the destination has set to what it never was here. "raise": nothing
+                is copied, and the error names it. "skip": it stays as it is there. "overwrite": it gets the values
+                that it has here behind those that it has there, which stay in its history.
+            dry_run: Only tell what would be copied.
+            progress: As of ``put``, of the bytes that travel.
+
+        Raises:
+            NotFound: there is nothing of a name here, or it went meanwhile; there is no store to copy, or none at the
+                destination and that was opened with ``create=False``.
+            Conflict: refs are in conflict. Or garbage collection at the destination removes what this relies on, or
+                others keep changing a ref: do it again.
+            CorruptObject: something is damaged here and nowhere whole; the error names its key and where it lies. It
+                is not written.
+            Refused: both are one store.
+            Unsupported: the destination's digest is another, so that it has other keys.
+            NotSigned: this store was opened with ``trusted``, and nobody of these has signed a key.
+            AccessDenied: something may not be read here, or not be written there.
+            OutOfSpace: there is no room at the destination.
+            InvalidKey: a name can be none, or ``on_conflict`` is another.
+            WrongArgument: ``other`` is no store, or names are none. It is a TypeError.
+        """
+        from mfstore.copying.run import copy_store
+
+        if not isinstance(other, Store):
+            raise WrongArgument(
+                "other is the store to copy to", found=type(other).__name__, hint="mfstore.open(url) gives it"
+            )
+        with shown(progress, "copy_to"):
+            return copy_store(self.handle, other.handle, names, on_conflict, dry_run)
+
     # ---- maintenance --------------------------------------------------------------------
 
     def usage(self, by: UsageBy = "ref", *, progress: bool | PhaseCallback | None = None) -> Usage:
@@ -1117,6 +1166,7 @@ class Store:
     aview = in_thread(view)
     adiff = in_thread(diff)
     adelete = in_thread(delete)
+    acopy_to = in_thread(copy_to)
     aresolve = in_thread(resolve)
     aexists = in_thread(exists)
     aexists_many = in_thread(exists_many)

@@ -15,8 +15,8 @@ from mfstore.display.words import printable
 from mfstore.errors import MfstoreError
 
 COMMANDS = {
-    "bench": "bench", "delete": "artifacts", "demo": "demo", "diff": "diff", "doctor": "doctor", "du": "du",
-    "fleet": "fleet", "gc": "gc", "get": "artifacts", "hold": "holds", "holds": "holds", "ls": "artifacts",
+    "bench": "bench", "copy": "copying", "delete": "artifacts", "demo": "demo", "diff": "diff", "doctor": "doctor",
+    "du": "du", "fleet": "fleet", "gc": "gc", "get": "artifacts", "hold": "holds", "holds": "holds", "ls": "artifacts",
     "migrate": "migrate", "page": "page", "policy": "policy", "put": "artifacts", "quarantine": "maintenance",
     "refs": "storage", "repair": "maintenance", "sign": "sign", "stat": "artifacts", "verify": "maintenance",
 }  # fmt: skip

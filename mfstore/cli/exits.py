@@ -26,6 +26,7 @@ OWN: Mapping[str, Mapping[int, str]] = {
         FAILED: "it, or some operation, failed; standard error says why",
         DAMAGE: "--compare: something is slower",
     },
+    "copy": {DAMAGE: "--on-conflict skip: some refs of the destination were left as they are"},
     "delete": {PLANNED: "nothing was changed: --execute removes the ref"},
     "doctor": {DONE: "nothing is broken", FAILED: "something is broken"},
     "fleet gc": {DAMAGE: "some runs could not be read, and were kept"},

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from mfstore._core.codec import Codec
     from mfstore.format.digests import Key
     from mfstore.format.fragments import Location
-    from mfstore.format.packs import PackEntry
+    from mfstore.format.packs import PackEntry, Pieces
     from mfstore.format.recipes import Recipe
     from mfstore.saving.counterparts import BasePiece
     from mfstore.saving.deltas import EncodedDelta
@@ -303,6 +303,27 @@ class WrittenFragment(NamedTuple):
     key: str
     data: bytes
     packs: list[tuple[bytes, list[PackEntry]]]
+
+
+def remember(
+    context: SaveContext,
+    fragment: WrittenFragment,
+    sizes: Mapping[bytes, int],
+    pieces: Mapping[bytes, Mapping[int, Pieces]],
+) -> None:
+    """Let later operations of this process use what was stored and acknowledged: packs of so many ``sizes``, whose
+    deltas are against ``pieces``."""
+    context.chunk_index.add(fragment.key, fragment.data)
+    for name, entries in fragment.packs:
+        if name not in sizes:
+            continue  # others stored it
+        if context.backend.capabilities.remote:
+            context.reliance.written(name.hex(), sizes[name], entries, pieces[name])
+        else:
+            context.verified.add(
+                name.hex(),
+                [(place_of(at, codec, width), csize, chunk_id) for chunk_id, at, csize, _, codec, width in entries],
+            )
 
 
 class Ingest:
@@ -671,18 +692,7 @@ class Ingest:
         context.guard.confirm(self._condemned, wrote, relied)
         for fragment in self._fragments:
             assert self._packs is not None
-            context.chunk_index.add(fragment.key, fragment.data)
-            for name, entries in fragment.packs:
-                if context.backend.capabilities.remote:
-                    context.reliance.written(name.hex(), self._packs.sizes[name], entries, self._packs.pieces[name])
-                else:
-                    context.verified.add(
-                        name.hex(),
-                        [
-                            (place_of(at, codec, width), csize, chunk_id)
-                            for chunk_id, at, csize, _, codec, width in entries
-                        ],
-                    )
+            remember(context, fragment, self._packs.sizes, self._packs.pieces)
         if self._fragments:
             context.chunk_index.compact()
         self.written.saves = 1

@@ -1,0 +1,103 @@
+"""The command copy."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mfstore.cli.command import Command, SectionOption
+from mfstore.cli.exits import DAMAGE
+from mfstore.cli.options import Connection, connection_options, json_option
+from mfstore.cli.output import print_json, print_table
+from mfstore.cli.places import opened
+from mfstore.display.amounts import count, size
+from mfstore.display.words import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mfstore.copying.report import Copied
+
+SHOWN = 50
+"""Refs that are printed; --json has all."""
+ANOTHER_WAY = "Of a source that is reached otherwise"
+
+
+def _of_source(*names: str, help: str) -> Callable[[Any], Any]:  # noqa: A002
+    return click.option(*names, cls=SectionOption, section=ANOTHER_WAY, help=help)
+
+
+@click.command(cls=Command)
+@json_option
+@click.option("--dry-run", is_flag=True, help="Only tell what would be copied.")
+@click.option(
+    "--on-conflict", type=click.Choice(["raise", "skip", "overwrite"]), default="raise", show_default=True,
+    help="What becomes of a ref that DEST has set to what it never was in SRC: nothing is copied; it stays; or it gets "
+    "the values of SRC behind its own.",
+)  # fmt: skip
+@click.option("--force", is_flag=True, help="As --on-conflict overwrite.")
+@_of_source("--from-endpoint-url", help="Where the service of SRC is; else as of DEST.")
+@_of_source("--from-region", help="Likewise.")
+@_of_source("--from-profile", help="A profile of AWS's configuration; likewise.")
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DEST")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@connection_options(writes=True)
+def copy(
+    connection: Connection, as_json: bool, dry_run: bool, on_conflict: Any, force: bool, source: str, destination: str,
+    names: tuple[str, ...], from_endpoint_url: str | None, from_region: str | None, from_profile: str | None,
+) -> None:  # fmt: skip
+    """Copy what the store SRC has and the store DEST lacks: each NAME, or everything.
+
+    A NAME is a key or a ref, which goes with its history; a pattern of refs (runs/*), or what they begin with
+    (models/). DEST is created if there is no store yet. Refs are set last, so that what was stopped can be run again:
+    what is there by then is not sent again. --endpoint-url and its kind are of both places, as far as they are in S3.
+    """
+    if force and on_conflict not in ("raise", "overwrite"):
+        raise click.UsageError("--force overwrites, and --on-conflict says something else: give one of them")
+    reached = Connection(
+        from_endpoint_url or connection.endpoint_url, from_region or connection.region,
+        from_profile or connection.aws_profile,
+    )  # fmt: skip
+    if not any(_is_in_s3(url) for url in (source, destination)):
+        connection.options_for(destination)  # says what makes no sense
+        reached.options_for(source)
+    with (
+        opened(source, reached if _is_in_s3(source) else Connection()) as here,
+        opened(destination, connection if _is_in_s3(destination) else Connection(), create=True) as there,
+    ):
+        done = here.copy_to(
+            there, names or None, on_conflict="overwrite" if force else on_conflict, dry_run=dry_run, progress=True
+        )
+    print_json({**asdict(done), "kept": done.kept}) if as_json else _print(done)
+    if done.kept:
+        sys.exit(DAMAGE)
+
+
+def _is_in_s3(url: str) -> bool:
+    return url.startswith("s3://")
+
+
+def _print(done: Copied) -> None:
+    rows = [
+        (ref.name, ref.outcome, f"{ref.values:,}", f"{ref.keys:,}", size(ref.bytes))
+        for ref in done.refs if ref.outcome != "same"
+    ]  # fmt: skip
+    if rows:
+        print_table(("ref", "", "values", "keys", "bytes"), rows[:SHOWN], right=(2, 3, 4))
+    if len(rows) > SHOWN:
+        click.echo(f"and {len(rows) - SHOWN:,} more refs; --json has them all")
+    same = len(done.refs) - len(rows)
+    if same:
+        click.echo(f"{count(same, 'ref')} {'has' if same == 1 else 'have'} all of it there")
+    verb = "copied" if done.done else "would be copied"
+    told = f"{count(done.keys, 'key')} {verb} to {done.destination}: {size(done.sent)} in "
+    told += f"{'' if done.done else 'about '}{count(done.objects, 'object')}, {count(done.chunks, 'chunk')} in packs"
+    click.echo(printable(f"{told}; {done.there:,} {'was' if done.there == 1 else 'were'} there"))
+    if done.signatures or done.holds:
+        click.echo(f"with {count(done.signatures, 'signature')} and {count(done.holds, 'hold')}")
+    for name in done.kept[:SHOWN]:
+        click.echo(printable(f"mfstore: {name} is set to something else there, and was left so"), err=True)

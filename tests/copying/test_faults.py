@@ -1,0 +1,313 @@
+"""What fails, is damaged, collected or killed while it is copied costs nothing that was acknowledged, and no bad byte
+goes on."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from mfstore import errors
+from mfstore.backends.local import LocalBackend
+from mfstore.backends.memory import MemoryBackend
+from mfstore.format.packs import pack_path
+from mfstore.format.recipes import INLINE, recipe_path
+from mfstore.testing import Fault, FaultyBackend
+from tests.copying.stores import LONG, empty, filled, noise
+from tests.rigs.damage import wrapped
+from tests.rigs.gc import Clock
+
+
+def small_source():
+    source = empty()
+    source.put(noise(1), ref="models/a", note={"n": 1})
+    source.save({"x": noise(1), "y": "small"}, ref="bundle")
+    return source
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_every_call_at_the_destination_that_fails(after):
+    source = small_source()
+    number, failed = 0, 0
+    while True:
+        number += 1
+        inner = MemoryBackend()
+        faulty = FaultyBackend(inner, Fault(number, after=after))
+        try:
+            source.copy_to(wrapped(faulty))
+            reached = faulty.calls >= number
+        except errors.BackendError:
+            failed, reached = failed + 1, True
+        if not reached:
+            break
+        reader = wrapped(inner)
+        if list(inner.list("")):
+            assert reader.verify("full").clean
+        source.copy_to(wrapped(inner))
+        assert dict(reader.refs) == dict(source.refs) and reader.verify("full").clean
+    assert failed > 8
+
+
+def test_every_call_at_the_source_that_fails():
+    store = small_source()
+    number, failed = 0, 0
+    while True:
+        number += 1
+        faulty = FaultyBackend(store.backend, Fault(number))
+        target = empty()
+        try:
+            wrapped(faulty).copy_to(target)
+            if faulty.calls < number:
+                break
+        except errors.BackendError:
+            failed += 1
+        assert not list(target.backend.list("")) or target.verify("full").clean
+        store.copy_to(target)
+        assert dict(target.refs) == dict(store.refs) and target.verify("full").clean
+    assert failed > 5
+
+
+def test_what_was_copied_before_a_failure_is_not_sent_again(monkeypatch):
+    from mfstore.copying import transfer
+
+    monkeypatch.setattr(transfer, "WINDOW_RECIPES", 1)
+    source = empty()
+    for number in range(4):
+        source.put(noise(number), ref=f"r/{number}")
+    whole = source.copy_to(empty()).sent
+    inner = MemoryBackend()
+
+    class Ending(FaultyBackend):
+        def put(self, key, parts):
+            if key.startswith("recipes/") and sum(1 for _ in inner.list("recipes/")) == 2:
+                raise errors.BackendError("the network is gone")
+            super().put(key, parts)
+
+        def batch(self):
+            from mfstore.backends.base import Batch
+
+            return Batch(self)
+
+    with pytest.raises(errors.BackendError, match="gone"):
+        source.copy_to(wrapped(Ending(inner)))
+    assert not list(wrapped(inner).refs)
+    done = source.copy_to(wrapped(inner))
+    assert (done.keys, done.there) == (2, 2) and done.sent < 0.3 * whole  # the third pack was there already
+    assert wrapped(inner).verify("full").clean
+
+
+KINDS = ("array", "bundle", "group", "inline group", "delta", "inline delta", "inline")
+
+
+def damage(backend, recipe, key, number=0):
+    """Flip a bit of a chunk, or of a base chunk, where a recipe says that it lies."""
+    at = recipe.placements[number]
+    if at.pack == INLINE:
+        data = bytearray(backend.get(recipe_path(key)))
+        data[len(data) - len(recipe.inline) + at.offset + at.csize // 2] ^= 1
+        backend.put(recipe_path(key), [bytes(data)])
+        return recipe_path(key)
+    path = pack_path(recipe.packs[at.pack].hex())
+    data = bytearray(backend.get(path))
+    data[at.offset + at.csize // 2] ^= 1
+    backend.put(path, [bytes(data)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def various():
+    store, keys = filled()
+    return {info.key: store.backend.get(info.key) for info in store.backend.list("")}, keys
+
+
+def restored(objects):
+    backend = MemoryBackend()
+    for path, data in objects.items():
+        backend.put(path, [data])
+    return wrapped(backend)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_at_the_source_does_not_go_on(various, kind):
+    objects, keys = various
+    source, target = restored(objects), empty()
+    key = keys[kind]
+    recipe = source.handle.recipe(key)
+    damage(source.backend, recipe, key, len(recipe.placements) - 1)
+    with pytest.raises(errors.CorruptObject) as failed:
+        source.copy_to(target, [key])
+    assert key in str(failed.value)
+    assert not target.exists(key) and (target.handle.description is None or target.verify("full").clean)
+    source.copy_to(target, [one for name, one in keys.items() if name == "literal"])
+    assert target.verify("full").clean
+
+
+@pytest.mark.parametrize("kind", ["delta", "inline delta"])
+def test_a_damaged_base_does_not_go_on(various, kind):
+    objects, keys = various
+    source, target = restored(objects), empty()
+    recipe = source.handle.recipe(keys[kind])
+    path = pack_path(recipe.packs[recipe.bases[0].pack].hex())
+    data = bytearray(source.backend.get(path))
+    for base in recipe.bases:
+        data[base.offset + base.csize // 2] ^= 1
+    source.backend.put(path, [bytes(data)])
+    with pytest.raises(errors.CorruptObject, match=keys[kind]):
+        source.copy_to(target, [keys[kind]])
+    assert not target.exists(keys[kind])
+
+
+def test_what_is_whole_elsewhere_is_copied_from_there(various):
+    """The chunks of a delta, of its base and of a group also lie in other packs."""
+    objects, keys = various
+    for kind in ("array", "group", "delta", "inline delta"):
+        source, target = restored(objects), empty()
+        wanted = source.get_bytes(keys[kind])
+        recipe = source.handle.recipe(keys[kind])
+        elsewhere = empty()
+        elsewhere.save({"more": noise(8), "this": LONG if kind == "array" else wanted})
+        for prefix in ("packs/", "index/"):
+            for info in elsewhere.backend.list(prefix):
+                source.backend.put(info.key, [elsewhere.backend.get(info.key)])
+        damage(source.backend, recipe, keys[kind], len(recipe.placements) - 1 if kind == "array" else 0)
+        with pytest.warns(RuntimeWarning, match="another copy"):
+            wrapped(source.backend).copy_to(target, [keys[kind]])
+        assert target.get_bytes(keys[kind]) == wanted and target.verify("full").clean, kind
+
+
+def test_a_recipe_that_goes_while_it_is_copied(various):
+    objects, keys = various
+    store = restored(objects)
+
+    class Collected(FaultyBackend):
+        def get(self, key):
+            if key == recipe_path(keys["bundle"]):
+                self.inner.delete(key)
+            return super().get(key)
+
+    target = empty()
+    with pytest.raises(errors.NotFound, match="any more") as failed:
+        wrapped(Collected(store.backend)).copy_to(target)
+    assert failed.value.key == keys["bundle"]
+    assert not list(target.refs)
+
+
+def test_a_pack_that_is_rewritten_while_it_is_copied():
+    """A collection at the source moves chunks, and lets the old pack go: the recipe is read anew."""
+    store = empty()
+    key = store.put(noise(1))
+    moved = empty()
+    assert moved.put_many([noise(1), noise(2)])[0] == key
+    hit = []
+
+    class Repacked(FaultyBackend):
+        def get_range(self, path, start, length):
+            if path.startswith("packs/") and not hit:
+                hit.append(path)
+                for info in list(self.inner.list("")):
+                    if info.key.startswith(("packs/", "index/", "recipes/")):
+                        self.inner.delete(info.key)
+                for info in moved.backend.list(""):
+                    if info.key.startswith(("packs/", "index/", "recipes/")):
+                        self.inner.put(info.key, [moved.backend.get(info.key)])
+            return super().get_range(path, start, length)
+
+    target = empty()
+    with pytest.warns(RuntimeWarning, match="repacked"):
+        wrapped(Repacked(store.backend)).copy_to(target, [key])
+    assert hit and target.verify("full").clean
+    np.testing.assert_array_equal(target.get(key), noise(1))
+
+
+def test_what_is_condemned_at_the_destination_is_stored_again(monkeypatch):
+    clock = Clock(monkeypatch)
+    source, target = small_source(), empty()
+    source.copy_to(target)
+    for name in list(target.refs):
+        del target.refs[name]
+    clock.advance(30 * 86400)
+    target.plan_gc().execute(yes_really=True)
+    before = {info.key: info.etag for info in target.backend.list("recipes/")}
+    done = source.copy_to(wrapped(target.backend))
+    assert done.keys == len(before) and done.there == 0
+    assert all(info.etag != before[info.key] for info in target.backend.list("recipes/"))
+    clock.advance(2 * 86400)
+    wrapped(target.backend).plan_gc().execute()
+    reader = wrapped(target.backend)
+    assert dict(reader.refs) == dict(source.refs) and reader.verify("full").clean
+
+
+def test_a_collection_while_it_is_copied(monkeypatch):
+    """What the copy found at the destination is deleted before it confirms: nothing is acknowledged, and it can be done
+    again."""
+    clock = Clock(monkeypatch)
+    source = small_source()
+    inner = MemoryBackend()
+    other = wrapped(inner)
+    other.put({"other": noise(1)})
+    clock.advance(30 * 86400)
+    other.plan_gc().execute(yes_really=True)
+    clock.advance(2 * 86400)
+
+    class Collecting(FaultyBackend):
+        def batch(self):
+            if not ran:
+                ran.append(wrapped(inner).plan_gc().execute(yes_really=True))
+            return super().batch()
+
+    ran = []
+    target = wrapped(Collecting(inner))
+    try:
+        source.copy_to(target)
+    except errors.Conflict:
+        source.copy_to(wrapped(inner))
+    reader = wrapped(inner)
+    assert ran and dict(reader.refs) == dict(source.refs) and reader.verify("full").clean
+
+
+class Killed(LocalBackend):
+    """Kills its process at a call."""
+
+    left = 0
+
+    def _count(self):
+        Killed.left -= 1
+        if not Killed.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def put_if(self, *given):
+        self._count()
+        return super().put_if(*given)
+
+    def exists_many(self, keys):
+        self._count()
+        return super().exists_many(keys)
+
+    def list_first(self, *given):
+        self._count()
+        return super().list_first(*given)
+
+    def batch(self):
+        self._count()
+        return super().batch()
+
+
+def test_killed_and_run_again(tmp_path):
+    source = small_source()
+    killed = 0
+    for number in range(1, 40, 6):
+        root = tmp_path / str(number)
+        child = os.fork()
+        if not child:
+            try:
+                Killed.left = number
+                source.copy_to(wrapped(Killed(root)))
+            finally:
+                os._exit(0)
+        killed += os.waitpid(child, 0)[1] != 0
+        target = wrapped(LocalBackend(root))
+        if root.exists() and target.handle.description is not None:
+            assert target.verify("full").clean
+        source.copy_to(target)
+        assert dict(target.refs) == dict(source.refs) and target.verify("full").clean
+    assert killed > 1
