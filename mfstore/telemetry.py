@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 TRACED = (
-    "put", "get", "put_many", "save", "load", "put_bytes", "put_file", "get_bytes", "get_file", "diff", "delete",
-    "find", "usage", "verify", "repair", "plan_gc",
+    "put", "get", "put_many", "save", "load", "put_bytes", "put_file", "get_bytes", "get_file", "diff", "copy_to",
+    "delete", "find", "usage", "verify", "repair", "plan_gc",
 )  # fmt: skip
 """Operations of a store that are a span while they run."""
 TRACED_STEPS = ("get_many", "load_many", "iter_bytes", "stat_many")
