@@ -19,7 +19,7 @@ from mfstore.format.digests import NAMES, Key, digest_function, name_of
 from mfstore.format.recipes import Artifact, Recipe, recipe_path
 from mfstore.host.cache import HostCache, index_cache
 from mfstore.host.elapsed import moment, since
-from mfstore.host.forks import anew_in_children
+from mfstore.host.forks import IMPORTING, anew_in_children
 from mfstore.host.workers import Workers
 from mfstore.loading.artifacts import Loading, load_artifacts
 from mfstore.loading.fetch import Fetcher
@@ -37,6 +37,7 @@ from mfstore.saving.ingest import Ingest
 if TYPE_CHECKING:
     from mfstore.allow import Allow
     from mfstore.backends.base import Backend
+    from mfstore.loading.cached import CachedReads
     from mfstore.metrics import StoreMetrics
     from mfstore.settings import Knobs
 
@@ -91,6 +92,8 @@ class _Shared(NamedTuple):
     """What saves and loads use, as long as the store's digest stays."""
 
     saving: SaveContext
+    cached: CachedReads | None
+    """What this host has of the bytes of a store that is far away."""
     loading: dict[tuple[bool, bool, bool | None], Loading]
     """By ``verify``, ``writable`` and ``map``."""
 
@@ -315,17 +318,33 @@ class Handle:
             self.backend, digest, algorithm, reliance.trailers, self._index_cache, self._has_tree,
             self._tell_of_tree,
         )  # fmt: skip
-        fetcher = Fetcher(reader, index.find_all, self._verified)
-        segments = SegmentLoader(reader, self._verified, self.options.knobs.map)
+        cached = self._cached_reads(reader)
+        fetcher = Fetcher(reader, index.find_all, self._verified, cached)
+        segments = SegmentLoader(reader, self._verified, self.options.knobs.map, cached)
         saving = SaveContext(
-            backend=self.backend, workers=self.workers, chunk_index=index, fetcher=fetcher,
+            # That something is on this host says nothing of what is stored, which is what saves rely on.
+            backend=self.backend, workers=self.workers, chunk_index=index,
+            fetcher=fetcher if cached is None else Fetcher(reader, index.find_all, self._verified),
             reliance=reliance, verified=self._verified, guard=self.guard, digest=digest,
             algorithm=algorithm, compress=self.options.knobs.compress, memory=self.options.knobs.memory,
             delta=self.options.knobs.builds, record=self.options.knobs.record,
         )  # fmt: skip
         knobs = self.options.knobs
         ways = product((False, True), (False, True), (None, False, True))
-        return _Shared(saving, {way: Loading(fetcher, segments, *way, knobs.memory, knobs.safe) for way in ways})
+        return _Shared(
+            saving, cached, {way: Loading(fetcher, segments, *way, knobs.memory, knobs.safe) for way in ways}
+        )
+
+    def _cached_reads(self, reader: PackReader) -> CachedReads | None:
+        knobs = self.options.knobs
+        if not knobs.cache or not knobs.cache_size or not self.backend.capabilities.remote:
+            return None
+        with IMPORTING:
+            from mfstore.host.cache import range_cache
+            from mfstore.loading.cached import CachedReads
+
+        cache = range_cache(knobs.cache, knobs.cache_size)
+        return None if cache is None else CachedReads(cache, reader)
 
     def _has_tree(self) -> bool:
         found = self._known[0]
@@ -368,6 +387,30 @@ class Handle:
         except NotFound as error:
             data = error
         return self.decode(key, data)
+
+    def recipe_named(self, key: Key, wanted: Callable[[Recipe], Sequence[Artifact]]) -> Recipe:
+        """``recipe(key)``, for who loads what is ``wanted`` of it and has just found that a ref has this key. Then it
+        is stored, and its recipe may come from this host, if all that it leads to does as well."""
+        self.require_read()
+        cached = self._shared().cached
+        if cached is None:
+            return self.recipe(key)
+        data = cached.find_recipe(key)
+        if data is not None:
+            try:
+                recipe = recipes.decode(data, self.workers.thread.codec, bytes.fromhex(key))
+                if cached.covers(recipe, wanted(recipe)):
+                    return recipe
+            except MfstoreError:
+                pass  # to be told of what is stored
+        try:
+            data = self.backend.get(recipe_path(key))
+        except NotFound as error:
+            return self.decode(key, error)
+        recipe = self.decode(key, data)
+        if recipe.packs:
+            cached.keep_recipe(key, data)
+        return recipe
 
     def decode(self, key: Key, data: bytes | MfstoreError) -> Recipe:
         """As ``recipe``, from what the backend gave for it."""

@@ -36,6 +36,8 @@ def open_store(
     kms_key: str | None = None,
     bucket_key: bool | None = None,
     single_writer: bool | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    cache_size: int | None = None,
     **options: Any,
 ) -> Store:
     """Open the store at a path or URL (``file://``, ``s3://``, ``memory://``, or a scheme a package offers).
@@ -77,12 +79,18 @@ def open_store(
         single_writer: In S3: no two processes ever write to this store at the same time, so that a service without
             conditional writes will do. If two do, one loses refs, holds and collections of the other without a word.
             Default: no.
+        cache: A directory of this machine, such as ``~/.cache/mfstore``, where what is read in S3 is kept for all
+            processes of this user. What lies there is not asked of S3 again, and large raw arrays are mapped from it.
+            "" keeps nothing. Default: small objects alone, below the temporary directory. A store in a directory needs
+            none, and takes none.
+        cache_size: Bytes that the contents of artifacts take there at most; those used longest ago go first. 0 keeps
+            none. Default: 10 GiB.
         options: Go to the backend: in S3 what ``BulkClient`` takes, such as ``endpoint_url``, ``region_name`` and
             ``profile_name``.
 
     Raises:
         InvalidKey: the URL, ``hash`` or a setting is none; or the path begins as a URL does (``s3:bucket/x``); or
-            what is of S3 alone is said of another place.
+            what is of S3 alone is said of another place; or others than this user may use ``cache``.
         NotAStore: the place holds something else.
         Unsupported: no backend for this scheme is installed, or the store needs a newer mfstore.
         CorruptObject: the store's description is damaged.
@@ -99,7 +107,12 @@ def open_store(
         raise WrongArgument("url is text, and this is bytes", found=repr(text))
     if hash not in NAMES:
         raise InvalidKey("hash must be one of " + ", ".join(NAMES), found=repr(hash))
-    knobs = resolve(threads, memory, verify, fsync, expire_days, map, delta, compress, record, safe, text)
+    directory = None if cache is None else os.fspath(cache)
+    if directory is not None and not isinstance(directory, str):
+        raise WrongArgument("cache is a directory, as text or a path", found=repr(cache))
+    knobs = resolve(
+        threads, memory, verify, fsync, expire_days, map, delta, compress, record, safe, text, directory, cache_size
+    )
     of_s3 = {
         "encryption": encryption, "kms_key": kms_key, "bucket_key": bucket_key, "single_writer": single_writer,
     }  # fmt: skip
@@ -116,5 +129,9 @@ def open_store(
 
         kind = TracedStore
     store = kind(text, backend, knobs, create=create, algorithm=hash, trusted=signers)
+    if knobs.cache and backend.capabilities.remote:
+        from mfstore.host.cache import require_private
+
+        require_private(knobs.cache)
     store.handle.require_read()
     return store

@@ -25,10 +25,12 @@ PAYLOAD_SIGNING = ("auto", "always", "never")
 ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 """How S3 encrypts what it stores."""
 MOST_BANDWIDTH = 1e15
+CACHE_BYTES = 10 << 30
+"""What the cache of a host takes where somebody names its directory and says no more."""
 VARIABLES: Mapping[str, type | tuple[type, ...]] = {
-    "MFSTORE_BUCKET_KEY": bool, "MFSTORE_CACHE": str, "MFSTORE_COMPRESS": str, "MFSTORE_DELTA": bool,
-    "MFSTORE_ENCRYPTION": str, "MFSTORE_EXPIRE_DAYS": int, "MFSTORE_FSYNC": str, "MFSTORE_KMS_KEY": str,
-    "MFSTORE_MAP": bool, "MFSTORE_MEMORY": int, "MFSTORE_OTEL": bool, "MFSTORE_RECORD": bool,
+    "MFSTORE_BUCKET_KEY": bool, "MFSTORE_CACHE": str, "MFSTORE_CACHE_SIZE": int, "MFSTORE_COMPRESS": str,
+    "MFSTORE_DELTA": bool, "MFSTORE_ENCRYPTION": str, "MFSTORE_EXPIRE_DAYS": int, "MFSTORE_FSYNC": str,
+    "MFSTORE_KMS_KEY": str, "MFSTORE_MAP": bool, "MFSTORE_MEMORY": int, "MFSTORE_OTEL": bool, "MFSTORE_RECORD": bool,
     "MFSTORE_S3_CONCURRENCY": int, "MFSTORE_S3_ENGINE": str, "MFSTORE_S3_PAYLOAD_SIGNING": str,
     "MFSTORE_SAFE": (bool, str), "MFSTORE_THREADS": int, "MFSTORE_VERIFY": bool,
 }  # fmt: skip
@@ -208,8 +210,11 @@ class Knobs(NamedTuple):
     """Store what has a counterpart in the base that a save names as what differs from it. ``MFSTORE_DELTA``; default
     on."""
     cache: str | None = None
-    """Directory where parts of the indexes of stores in S3 are remembered, for all processes of this user.
-    ``MFSTORE_CACHE``, empty for none; default None: one below the temporary directory that only this user may read."""
+    """Directory where this host keeps what it has read in S3, for all processes of this user. ``MFSTORE_CACHE``, empty
+    for none; default None: parts of indexes alone, in one below the temporary directory that only this user may
+    read."""
+    cache_size: int = CACHE_BYTES
+    """Bytes that contents of artifacts take there at most; 0: none are kept. ``MFSTORE_CACHE_SIZE``; default 10 GiB."""
     compress: str = "balanced"
     """How hard chunks are compressed: fast, balanced, small or off. ``MFSTORE_COMPRESS``; default balanced."""
     record: bool = True
@@ -238,6 +243,8 @@ def resolve(
     record: bool | None = None,
     safe: bool | Allow | None = None,
     place: str | None = None,
+    cache: str | None = None,
+    cache_size: int | None = None,
 ) -> Knobs:
     """The knobs in force, at a place. InvalidKey (naming the source) when one is out of range."""
     said = _Said(place)
@@ -249,7 +256,8 @@ def resolve(
         expire_days=said.number("expire_days", "MFSTORE_EXPIRE_DAYS", expire_days, 0, 0, 36500) or None,
         map=said.flag("MFSTORE_MAP", map, None),
         delta=said.flag("MFSTORE_DELTA", delta, True),
-        cache=said.text("MFSTORE_CACHE"),
+        cache=said.text("MFSTORE_CACHE") if cache is None else cache,
+        cache_size=said.number("cache_size", "MFSTORE_CACHE_SIZE", cache_size, CACHE_BYTES, 0, 1 << 60),
         compress=said.choice("compress", "MFSTORE_COMPRESS", _compression(compress), "balanced", COMPRESSIONS),
         record=said.flag("MFSTORE_RECORD", record, True),
         safe=_safe(safe, said.find("MFSTORE_SAFE")),
@@ -370,7 +378,8 @@ class MetaflowKnobs(NamedTuple):
     """stock: what every Metaflow reads; packed: mfstore's own format (``native`` is accepted for it).
     ``METAFLOW_MFSTORE_PROFILE``, in the environment or in Metaflow's configuration; default stock."""
     cache: str | None
-    """Directory where small objects from S3 are remembered. ``MFSTORE_CACHE``, empty for none; default None: one below
+    """Directory where this host keeps what it has read in S3. ``METAFLOW_MFSTORE_CACHE``, in the environment or in
+    Metaflow's configuration, else ``MFSTORE_CACHE``, empty for none; default None: small objects alone, in one below
     the temporary directory that only this user may read."""
     safe: Allow | None = None
     """Load data alone, and what is on this list. ``METAFLOW_MFSTORE_SAFE``, in the environment or in Metaflow's
@@ -378,9 +387,11 @@ class MetaflowKnobs(NamedTuple):
     whatever was stored."""
 
 
-def resolve_metaflow(profile: str | None, safe: str | None = None, root: str | None = None) -> MetaflowKnobs:
-    """The knobs in force; ``profile`` and ``safe`` are what Metaflow's configuration says, ``root`` is its datastore.
-    InvalidKey (naming the variable) when one is out of range."""
+def resolve_metaflow(
+    profile: str | None, safe: str | None = None, root: str | None = None, cache: str | None = None
+) -> MetaflowKnobs:
+    """The knobs in force; ``profile``, ``safe`` and ``cache`` are what Metaflow's configuration says, ``root`` is
+    its datastore. InvalidKey (naming the variable) when one is out of range."""
     profile = profile or "stock"
     said = _Said(root)
     return MetaflowKnobs(
@@ -388,7 +399,7 @@ def resolve_metaflow(profile: str | None, safe: str | None = None, root: str | N
         verify=said.flag("MFSTORE_VERIFY", None, True),
         fsync=said.choice("fsync", "MFSTORE_FSYNC", None, "none", FSYNC_POLICIES),
         profile=said.choice("METAFLOW_MFSTORE_PROFILE", "", FORMER_PROFILES.get(profile, profile), "", PROFILES),
-        cache=said.text("MFSTORE_CACHE"),
+        cache=said.text("MFSTORE_CACHE") if cache is None else cache,
         safe=_safe(None, ("METAFLOW_MFSTORE_SAFE", safe) if safe else said.find("MFSTORE_SAFE")),
     )
 

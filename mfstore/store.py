@@ -24,7 +24,17 @@ from mfstore.errors import (
 from mfstore.format.about import encode_note
 from mfstore.format.digests import Key
 from mfstore.format.recipes import BUNDLE, ONE, Recipe
-from mfstore.getting import OnError, check_arguments, exists_many, get_many, in_bundle, number_of, stat_many
+from mfstore.getting import (
+    EVERYTHING,
+    OnError,
+    Wanted,
+    check_arguments,
+    exists_many,
+    get_many,
+    in_bundle,
+    number_of,
+    stat_many,
+)
 from mfstore.handle import Handle, StoreOptions, Wishes
 from mfstore.host.buffers import bytes_of
 from mfstore.host.pipes import read_blocks
@@ -195,9 +205,16 @@ class Store:
             with shown(progress, "get"):
                 return self.get(key, verify=verify, writable=writable, map=map, safe=safe)
         found = key if type(key) is Key else self.resolve(key)
-        recipe = self.handle.recipe(found)
+        recipe = self._recipe(found, key, EVERYTHING)
         how = Wishes(verify, writable, map, safe)
         return self.handle.load(found, recipe, recipe.artifacts, how, named=recipe.kind == BUNDLE)
+
+    def _recipe(self, key: Key, given: str, wanted: Wanted) -> Recipe:
+        """The recipe of a key, that ``given`` stands for. Of a key nobody was asked, and a former value of a ref may be
+        gone: what is stored says so."""
+        if key == given or "@" in given:
+            return self.handle.recipe(key)
+        return self.handle.recipe_named(key, lambda recipe: wanted.artifacts(key, given, recipe))
 
     @overload
     def put_many(  # type: ignore[overload-overlap]
@@ -367,8 +384,8 @@ class Store:
             with shown(progress, "load"):
                 return self.load(key, names, verify=verify, writable=writable, map=map, safe=safe)
         found = self.resolve(key)
-        recipe = self.handle.recipe(found)
         wanted = in_bundle(names)
+        recipe = self._recipe(found, key, wanted)
         artifacts = wanted.artifacts(found, key, recipe)
         how = Wishes(verify, writable, map, safe)
         return self.handle.load(found, recipe, artifacts, how, named=wanted.named(recipe))

@@ -1,4 +1,7 @@
-"""Small objects seen on this host, shared by the processes of one user: every task of a flow reads the same few.
+"""The cache of this host, for all processes of one user: a directory that settings name, or one for temporary files.
+
+Here is what holds small objects there, of which every task of a flow reads the same few. What is large is kept in
+ranges (``ranges.py``), where a directory is named.
 
 Entries carry a digest of themselves and are dropped when it does not fit. Whoever reads one knows by its name what it
 must be: blobs are named by their content, other objects by their ETag. That something is cached does not tell that it
@@ -16,8 +19,12 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic, sleep
+from typing import TYPE_CHECKING
 
 from mfstore.errors import InvalidKey
+
+if TYPE_CHECKING:
+    from mfstore.host.ranges import RangeCache
 
 LARGEST = 16 << 10
 """Bytes of the largest entry. Metaflow's own artifacts take 4 to 300, a task's data.json 3000."""
@@ -153,20 +160,33 @@ def index_cache(setting: str | None) -> HostCache:
     return HostCache(None if path is None else str(path / "index"), INDEX_LARGEST, INDEX_SHARD)
 
 
+def range_cache(setting: str, limit: int) -> RangeCache | None:
+    """As ``host_cache``, of ranges of large objects, up to ``limit`` bytes; None: the directory cannot be used."""
+    from mfstore.host.ranges import RangeCache
+
+    path = _directory(setting)
+    return None if path is None else RangeCache(path, limit)
+
+
+def require_private(setting: str) -> None:
+    """InvalidKey for a directory that others may use. One that cannot be used at all is no cache, and no error."""
+    _directory(setting)
+
+
 def _directory(setting: str | None) -> Path | None:
     if setting == "":
         return None
     try:
-        path = Path(setting) if setting else Path(tempfile.gettempdir()) / f"mfstore-{os.getuid()}"
+        path = Path(setting).expanduser() if setting else Path(tempfile.gettempdir()) / f"mfstore-{os.getuid()}"
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.lstat()
-    except OSError:
+    except (OSError, RuntimeError):  # the second: nobody knows where the home is
         return None
     # Entries name pickles: nobody else may have made the directory, or may write to it.
     if status.st_uid != os.getuid() or status.st_mode & 0o077 or not stat.S_ISDIR(status.st_mode):
         if setting:
             raise InvalidKey(
-                "MFSTORE_CACHE must be a directory of this user's that nobody else may use",
+                "cache, or MFSTORE_CACHE, must be a directory of this user's that nobody else may use",
                 found=f"{setting} with mode {stat.filemode(status.st_mode)}", hint=f"chmod 700 {setting}",
             )  # fmt: skip
         return None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from mfstore.format.recipes import ChunkRef
+    from mfstore.loading.cached import Adding, CachedReads
     from mfstore.loading.deltas import Delta
     from mfstore.loading.elsewhere import FindCopies, Healed
     from mfstore.loading.pack_reader import PackReader
@@ -33,10 +34,14 @@ if TYPE_CHECKING:
 
 class Fetcher:
     """Reads the chunks of one store. ``find_copies(id, reload)`` tells every place of a chunk that the index knows,
-    read anew or not; ``verified`` forgets the packs that are found damaged."""
+    read anew or not; ``verified`` forgets the packs that are found damaged; ``cached`` has some of the bytes on this
+    host."""
 
-    def __init__(self, reader: PackReader, find_copies: FindCopies, verified: VerifiedRanges) -> None:
+    def __init__(
+        self, reader: PackReader, find_copies: FindCopies, verified: VerifiedRanges, cached: CachedReads | None = None
+    ) -> None:
         self._reader = reader
+        self._cached = cached
         self._elsewhere = Elsewhere(reader, find_copies, verified)
         self._verified = verified
         self._gap = reader.backend.capabilities.gap
@@ -179,12 +184,22 @@ class Fetcher:
 
     def _read_all(self, chunks: list[ChunkRead], total: int, verify: bool, healed: list[Healed]) -> None:
         reads = plan_reads(chunks, self._gap, self._span)
+        if self._cached is None:
+            self._read_stored(reads, total, verify, healed)
+        elif left := self._cached.take(reads):
+            with self._cached.fetching(left) as (left, adding):
+                self._read_stored(left, total, verify, healed, adding)
+
+    def _read_stored(
+        self, reads: list[PackRead], total: int, verify: bool, healed: list[Healed], adding: Adding | None = None
+    ) -> None:
+        """Read what the backend has. What ``adding`` takes is kept on this host."""
         flows = meter = METER.get()
         if meter is not None and self._told:
             meter.carry(sum(read.decoded for read in reads), sum(read.end - read.start for read in reads))
             meter = None
         if self._reader.remote:
-            self._reader.read_remote(reads, lambda read, data: self._arrived(read, data, verify, healed, meter))
+            self._reader.read_remote(reads, lambda read, data: self._arrived(read, data, verify, healed, meter, adding))
         else:
             self._reader.workers.map(lambda read: self._read(read, verify, healed, meter), reads, total)
         if flows is not None:
@@ -203,6 +218,9 @@ class Fetcher:
             chunks, total = [], 0
             failed = window.decode_all()
             if failed:
+                if self._cached is not None:
+                    for pack in {read.pack for read in window.reads}:
+                        self._cached.drop(pack)
                 self._find_bases(window, failed, healed)
             for number in failed:
                 self._heal(window, number, healed)
@@ -294,7 +312,8 @@ class Fetcher:
         return self._verified.met_damage and self._verified.is_damaged(pack, pack_path(pack))
 
     def _arrived(
-        self, read: PackRead, data: Buffer | MfstoreError, verify: bool, healed: list[Healed], meter: Meter | None
+        self, read: PackRead, data: Buffer | MfstoreError, verify: bool, healed: list[Healed], meter: Meter | None,
+        adding: Adding | None,
     ) -> None:  # fmt: skip
         verify = verify or self._must_verify(read.pack)
         try:
@@ -306,6 +325,9 @@ class Fetcher:
                 self._reader.check_all(read.chunks, pack_path(read.pack))
         except (CorruptObject, NotFound, Unsupported):
             self._read_one_by_one(read, verify, healed)
+        else:
+            if adding is not None:
+                adding.add(read, data)
         if meter is not None:
             meter.moved(read.decoded)
 

@@ -15,6 +15,7 @@ from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
     from mfstore.format.recipes import Artifact, ChunkRef, Recipe, Segment
+    from mfstore.loading.cached import CachedReads
     from mfstore.loading.fetch import WantedChunk
     from mfstore.loading.pack_reader import PackReader
     from mfstore.loading.verified import VerifiedRanges
@@ -46,9 +47,13 @@ class SegmentMemory(NamedTuple):
 
 
 class SegmentLoader:
-    """Makes memory for segments. ``verified`` remembers which maps were found whole."""
+    """Makes memory for segments. ``verified`` remembers which maps were found whole; of a backend that cannot map,
+    ``cached`` does, what it has."""
 
-    def __init__(self, reader: PackReader, verified: VerifiedRanges, maps: bool | None = None) -> None:
+    def __init__(
+        self, reader: PackReader, verified: VerifiedRanges, maps: bool | None = None, cached: CachedReads | None = None
+    ) -> None:
+        self._cached = cached
         self._maps = maps
         """Whether to map where a load does not say; None: where that is safe."""
         self._reader = reader
@@ -77,7 +82,10 @@ class SegmentLoader:
         if segment.kind == BUFFER and segment.length >= MAP_FROM and self._may_map(maps):
             run = raw_run(recipe, number, segment.chunks)
             if run is not None:
-                mapped = self._map(run[0], run[1], segment.length, chunks, verify)
+                if self._cached is not None:
+                    mapped = self._map_cached(self._cached, run[0], run[1], segment.length, chunks)
+                else:
+                    mapped = self._map(run[0], run[1], segment.length, chunks, verify)
                 if mapped is not None:
                     return SegmentMemory(segment.kind, mapped, ())
         memory: Any = _FRESH.get(segment.kind, FreshBytes)(segment.length)
@@ -86,6 +94,8 @@ class SegmentLoader:
     def _may_map(self, maps: bool | None) -> bool:
         backend = self._reader.backend
         wish = self._maps if maps is None else maps
+        if self._cached is not None:
+            return self._cached.cache.maps_safely() if wish is None else wish
         return backend.capabilities.map and (backend.maps_safely() if wish is None else wish)
 
     def _map(self, pack: str, start: int, length: int, chunks: Sequence[ChunkRef], verify: bool) -> Any:
@@ -98,21 +108,41 @@ class SegmentLoader:
             tag = self._reader.digest(b"".join(chunk.id for chunk in chunks))
             if self._verified.has(pack, start, length, tag):
                 return mapped
-            view = memoryview(mapped)
-            in_map, at = [], 0
-            for chunk in chunks:
-                in_map.append((start + at, chunk, view[at : at + chunk.usize]))
-                at += chunk.usize
-            step = max(1, MAP_CHECK_BYTES * len(chunks) // length)
-            tasks = [in_map[number : number + step] for number in range(0, len(in_map), step)]
-
-            def check(task: list[tuple[int, ChunkRef, memoryview]]) -> None:
-                for offset, chunk, data in task:
-                    self._reader.check(chunk, data, path, offset)
-
-            self._reader.workers.map(check, tasks, length)
+            self._check(mapped, path, start, length, chunks)
             self._verified.add(pack, [(start, length, tag)])
             return mapped
         except (CorruptObject, NotFound, BackendError):
             # Damaged, gone, or the kernel has no more maps to give: reading works or says why.
             return None
+
+    def _map_cached(self, cached: CachedReads, pack: str, start: int, length: int, chunks: Sequence[ChunkRef]) -> Any:
+        """As ``_map``, of the cache: compared whatever was asked for, and dropped when it differs."""
+        found = cached.map(pack, start, length)
+        if found is None:
+            return None
+        tag = self._reader.digest(b"".join(chunk.id for chunk in chunks))
+        if not cached.was_compared(found, start, length, tag):
+            try:
+                self._check(found.memory, pack_path(pack), start, length, chunks)
+            except CorruptObject:
+                found.kept.drop()
+                return None
+            cached.compared(found, start, length, tag)
+        cached.cache.count(1, 0, length)
+        return found.memory
+
+    def _check(self, mapped: Any, path: str, start: int, length: int, chunks: Sequence[ChunkRef]) -> None:
+        """CorruptObject when a map is not these chunks."""
+        view = memoryview(mapped)
+        in_map, at = [], 0
+        for chunk in chunks:
+            in_map.append((start + at, chunk, view[at : at + chunk.usize]))
+            at += chunk.usize
+        step = max(1, MAP_CHECK_BYTES * len(chunks) // length)
+        tasks = [in_map[number : number + step] for number in range(0, len(in_map), step)]
+
+        def check(task: list[tuple[int, ChunkRef, memoryview]]) -> None:
+            for offset, chunk, data in task:
+                self._reader.check(chunk, data, path, offset)
+
+        self._reader.workers.map(check, tasks, length)

@@ -47,7 +47,7 @@ class ProcessState:
     def __init__(self) -> None:
         self.knobs: MetaflowKnobs = resolve_metaflow(
             from_conf("MFSTORE_PROFILE"), from_conf("MFSTORE_SAFE"),
-            from_conf("DATASTORE_SYSROOT_S3") or from_conf("DATASTORE_SYSROOT_LOCAL"),
+            from_conf("DATASTORE_SYSROOT_S3") or from_conf("DATASTORE_SYSROOT_LOCAL"), from_conf("MFSTORE_CACHE"),
         )  # fmt: skip
         self.tiny_blobs = TinyBlobs()
         self.packed_read: dict[tuple[str, str], int] = {}

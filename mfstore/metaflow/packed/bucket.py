@@ -46,7 +46,8 @@ class StoreInBucket:
     """The store at ``url``, and its backend. It is made when something is stored and it is not there."""
 
     def __init__(self, url: str, writing: bool) -> None:
-        knobs = resolve(safe=process_state().knobs.safe)
+        own = process_state().knobs
+        knobs = resolve(safe=own.safe, cache=own.cache)
         options = {**client_arguments(ClientSettings(settings())), "memory": knobs.memory // 4}
         self.backend = CachedS3Backend(url, writing, **options)
         self.store = Store(self.backend.url, self.backend, knobs, create=True, algorithm="blake3")
