@@ -17,7 +17,7 @@ from mfstore.format.collection import FEATURE
 from mfstore.format.description import PATH, PCODEC_FEATURE, Description
 from mfstore.format.digests import NAMES, Key, digest_function, name_of
 from mfstore.format.recipes import Artifact, Recipe, recipe_path
-from mfstore.host.cache import HostCache, index_cache
+from mfstore.host.cache import HostCache, index_cache, open_cache
 from mfstore.host.elapsed import moment, since
 from mfstore.host.forks import IMPORTING, anew_in_children
 from mfstore.host.workers import Workers
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mfstore.allow import Allow
     from mfstore.backends.base import Backend
     from mfstore.loading.cached import CachedReads
+    from mfstore.loading.reads import PackRead
     from mfstore.metrics import StoreMetrics
     from mfstore.settings import Knobs
 
@@ -340,11 +341,15 @@ class Handle:
         if not knobs.cache or not knobs.cache_size or not self.backend.capabilities.remote:
             return None
         with IMPORTING:
-            from mfstore.host.cache import range_cache
             from mfstore.loading.cached import CachedReads
 
-        cache = range_cache(knobs.cache, knobs.cache_size)
-        return None if cache is None else CachedReads(cache, reader)
+        cache = open_cache(knobs.cache, knobs.cache_size)
+        return None if cache is None else CachedReads(cache.ranges, reader)
+
+    def has_cached(self, read: PackRead) -> bool:
+        """Whether the cache of this host has that range of a pack."""
+        cached = self._shared().cached
+        return cached is not None and cached.has(read)
 
     def _has_tree(self) -> bool:
         found = self._known[0]
@@ -367,11 +372,15 @@ class Handle:
         return store_metrics(self.backend.url, self._session, self.backend.traffic, self.read_counts)
 
     @property
-    def read_counts(self) -> tuple[int, int, int]:
-        """Parts of the index that this host's cache had, and had not; and chunks that differed from their digest."""
-        made, cache = self._made, self._host_cache
+    def read_counts(self) -> tuple[int, int, int, int, int, int]:
+        """Parts of the index that this host's cache had, and had not; chunks that differed from their digest; reads of
+        packs that the cache answered, and did not, and the bytes that came from it."""
+        made, index = self._made, self._host_cache
         differed = 0 if made is None else made.saving.fetcher.differed
-        return (0, 0, differed) if cache is None else (cache.hits, cache.misses, differed)
+        parts = (0, 0) if index is None else (index.hits, index.misses)
+        cached = None if made is None else made.cached
+        reads = (0, 0, 0) if cached is None else (cached.cache.hits, cached.cache.misses, cached.cache.served)
+        return (*parts, differed, *reads)
 
     def exists_many(self, keys: Sequence[Key]) -> list[bool]:
         """Whether something is stored under each key, in order."""

@@ -53,6 +53,12 @@ class StoreMetrics(Shown):
     """Parts of the index of a remote store that this host had read already."""
     cache_misses: int
     """Parts that it had not."""
+    cached_reads: int
+    """Reads of contents of a remote store that were answered by this host's cache, where there is one."""
+    fetched_reads: int
+    """Reads that it did not answer."""
+    cached_bytes: int
+    """Bytes that came from it, as they are stored."""
     verify_failures: int
     """Chunks that differed from their digest when they were read, whether or not a whole copy was found."""
     s3: ClientMetrics | None
@@ -77,6 +83,11 @@ class StoreMetrics(Shown):
                 [({"stage": stage}, seconds) for stage, seconds in self.seconds.items()],
             ),
             Family("mfstore_cache_lookups_total", "counter", "Parts of the index asked of this host's cache.", hits),
+            Family(
+                "mfstore_cache_reads_total", "counter", "Reads of contents asked of this host's cache.",
+                [({"result": "hit"}, self.cached_reads), ({"result": "miss"}, self.fetched_reads)],
+            ),
+            counter("mfstore_cache_read_bytes_total", "Bytes of contents from this host's cache.", self.cached_bytes),
             counter("mfstore_verify_failures_total", "Chunks that differed from their digest.", self.verify_failures),
         ]  # fmt: skip
         return labelled([*own, *(self.s3.families() if self.s3 is not None else ())], {"store": self.url})
@@ -94,6 +105,9 @@ class StoreMetrics(Shown):
             ("loaded", f"{size(self.loaded)} in {count(self.loads, 'load')}"),
             ("took", ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in self.seconds.items())),
         ]  # fmt: skip
+        if self.cached_reads or self.fetched_reads:
+            reads = count(self.cached_reads + self.fetched_reads, "read")
+            facts.append(("cache", f"{self.cached_reads:,} of {reads}, {size(self.cached_bytes)}"))
         if self.verify_failures:
             facts.append(("differed", count(self.verify_failures, "chunk")))
         if self.s3 is None:
@@ -103,13 +117,13 @@ class StoreMetrics(Shown):
 
 
 def store_metrics(
-    url: str, session: SessionStats, traffic: Traffic | None, read_counts: tuple[int, int, int]
+    url: str, session: SessionStats, traffic: Traffic | None, read_counts: tuple[int, int, int, int, int, int]
 ) -> StoreMetrics:
     """What was counted."""
     if traffic is not None:
         from mfstore.s3.bulk.metrics import client_metrics
 
-    hits, misses, differed = read_counts
+    hits, misses, differed, cached_reads, fetched_reads, cached_bytes = read_counts
     return StoreMetrics(
         url=url, saves=session.saves, loads=session.loads, artifacts=session.artifacts, saved=session.logical,
         duplicate=session.duplicate, stored=session.stored, objects=session.objects, loaded=session.loaded,
@@ -117,6 +131,7 @@ def store_metrics(
             "encode": session.saving - session.committing, "commit": session.committing, "load": session.loading,
         },
         cache_hits=hits, cache_misses=misses, verify_failures=differed,
+        cached_reads=cached_reads, fetched_reads=fetched_reads, cached_bytes=cached_bytes,
         s3=None if traffic is None else client_metrics(traffic.now()),
     )  # fmt: skip
 

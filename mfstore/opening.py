@@ -130,8 +130,8 @@ def open_store(
         kind = TracedStore
     store = kind(text, backend, knobs, create=create, algorithm=hash, trusted=signers)
     if knobs.cache and backend.capabilities.remote:
-        from mfstore.host.cache import require_private
+        from mfstore.host.cache import open_cache
 
-        require_private(knobs.cache)
+        open_cache(knobs.cache, knobs.cache_size)  # refused now, if others may use it, and not at the first load
     store.handle.require_read()
     return store

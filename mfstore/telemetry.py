@@ -100,7 +100,7 @@ def _fold() -> None:
 def _of_store(store: Store) -> _Source:
     # Neither the store nor its connections: whoever lets go of it has them closed.
     session, traffic, handle = store.session, store.backend.traffic, weakref.ref(store.handle)
-    url, last = store.backend.url, [(0, 0, 0)]
+    url, last = store.backend.url, [(0, 0, 0, 0, 0, 0)]
 
     def families() -> Iterable[Family]:
         found = handle()

@@ -16,6 +16,7 @@ from mfstore.cli.command import Command
 from mfstore.cli.options import (
     NOTE,
     Connection,
+    cache_option,
     complete_ref,
     connection_options,
     execute_option,
@@ -83,15 +84,18 @@ def put(
 @json_option
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file instead of standard output.")
 @click.option("--name", metavar="ARTIFACT", help="Of a bundle: which artifact (its pickle is written).")
+@cache_option
 @click.argument("key", metavar="NAME", shell_complete=complete_ref)
 @connection_options()
-def get(url: str, connection: Connection, as_json: bool, output: str | None, name: str | None, key: str) -> None:
+def get(
+    url: str, connection: Connection, as_json: bool, output: str | None, name: str | None, cache: str | None, key: str
+) -> None:
     """Write the bytes of NAME, a key or a ref: raw bytes as stored, objects as their pickle. Nothing is unpickled."""
     if as_json and output is None:
         raise click.UsageError("--json needs --output: standard output carries the bytes")
     if output is None and sys.stdout is None:
         raise click.UsageError("standard output is closed")
-    store = opened(url, connection)
+    store = opened(url, connection, cache=cache)
     found = store.resolve(key)
     if output is not None:
         store.get_file(found, output, name=name, progress=True)

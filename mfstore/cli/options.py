@@ -82,6 +82,10 @@ store_option = click.option(
     "-s", "--store", "url", default=default_store, callback=_required, metavar="URL",
     help="Path or URL of the store. [env: MFSTORE_STORE; file: store]",
 )  # fmt: skip
+cache_option = click.option(
+    "--cache", metavar="DIR",
+    help="Keep what is read in S3 in this directory, and do not read it there again. [env: MFSTORE_CACHE]",
+)  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 where_option = click.option(
     "-s", "--store", "url", default=default_store, metavar="URL",

@@ -14,14 +14,15 @@ Compression: TypeAlias = Literal["fast", "balanced", "small", "off"]
 
 
 def opened(
-    url: str, connection: Connection, *, create: bool = False, compress: Compression | None = None
+    url: str, connection: Connection, *, create: bool = False, compress: Compression | None = None,
+    cache: str | None = None,
 ) -> Store:  # fmt: skip
     """The store of a command. Unless it may ``create`` one, NotFound where there is none: a misspelt bucket is not an
     empty store."""
     from mfstore.opening import open_store  # here, as the doctor runs where the core does not load
 
     options = connection.options_for(url)
-    store = open_store(url, create=create, compress=False if compress == "off" else compress, **options)
+    store = open_store(url, create=create, compress=False if compress == "off" else compress, cache=cache, **options)
     if not create and store.handle.description is None:
         raise store.handle.no_store()
     return store

@@ -11,7 +11,6 @@ from mfstore import settings
 from mfstore.display.amounts import size
 from mfstore.doctor.findings import Finding, failure
 from mfstore.errors import MfstoreError
-from mfstore.host.cache import HostCache, host_cache
 
 LITTLE = 1 << 30
 """Bytes below which a directory for temporary files is told to be small: a bundle of Metaflow may take more."""
@@ -96,17 +95,31 @@ def temporary() -> Iterator[Finding]:
 
 
 def cache() -> Iterator[Finding]:
-    """Where small things from S3 are remembered."""
+    """Where this host keeps what it has read in S3."""
+    from mfstore.host.cache import open_cache
+    from mfstore.host.file_systems import on_network  # both need the core
+
     setting = settings.cache_directory()
     try:
-        found = host_cache(setting)
+        found = open_cache(setting, settings.resolve().cache_size if setting else 0)
     except MfstoreError as error:
         yield Finding("cache", str(error), "broken")
         return
-    yield Finding("cache", _cache_text(found, setting))
-
-
-def _cache_text(found: HostCache, setting: str | None) -> str:
-    if found.root is not None:
-        return str(found.root.parent)
-    return "none, as MFSTORE_CACHE says" if setting == "" else "none: no directory is this user's alone"
+    if found is None:
+        if setting:
+            hint = "It has to be a directory of your own, or one that can be made"
+            yield Finding("cache", f"{setting} cannot be used: what is in S3 is read there each time", "doubtful", hint)
+        else:
+            without = "none, as MFSTORE_CACHE says" if setting == "" else "none: no directory is this user's alone"
+            yield Finding("cache", without)
+        return
+    where = str(found.root)
+    if found.ranges.limit:
+        where += f", {size(found.ranges.usage().size)} of {size(found.ranges.limit)}"
+    if not os.access(found.root, os.W_OK):
+        yield Finding("cache", f"{where}: nothing can be kept there any more", "doubtful", f"chmod 700 {found.root}")
+    elif setting and on_network(str(found.root)):
+        hint = "Nothing is mapped from there: a local disk is quicker"
+        yield Finding("cache", f"{where}, on a network file system", "doubtful", hint)
+    else:
+        yield Finding("cache", where)

@@ -22,6 +22,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from mfstore.errors import InvalidKey
+from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
     from mfstore.host.ranges import RangeCache
@@ -32,6 +33,8 @@ SHARD = 64
 """Entries of each of 256 directories; the older half goes when there are more: 16 000 entries, at most 256 MB."""
 INDEX_LARGEST, INDEX_SHARD = 1 << 20, 2
 """The same of parts of an index: its root takes 430 kB, so 220 MB."""
+METAFLOW, INDEX = "metaflow", "index"
+"""Where small objects lie below the directory of the cache."""
 PATIENCE = 5.0
 """Seconds that a process waits for another one that reads the same. A slow request takes one."""
 
@@ -151,26 +154,50 @@ def host_cache(setting: str | None) -> HostCache:
     """The cache in the directory of ``setting``, by default one in the temporary directory that nobody else may read;
     the empty text is no cache. InvalidKey for a directory that others may write to."""
     path = _directory(setting)
-    return HostCache(None if path is None else str(path / "metaflow"))
+    return HostCache(None if path is None else str(path / METAFLOW))
 
 
 def index_cache(setting: str | None) -> HostCache:
     """As ``host_cache``, of parts of the indexes of stores."""
     path = _directory(setting)
-    return HostCache(None if path is None else str(path / "index"), INDEX_LARGEST, INDEX_SHARD)
+    return HostCache(None if path is None else str(path / INDEX), INDEX_LARGEST, INDEX_SHARD)
 
 
-def range_cache(setting: str, limit: int) -> RangeCache | None:
-    """As ``host_cache``, of ranges of large objects, up to ``limit`` bytes; None: the directory cannot be used."""
+class Cache(NamedTuple):
+    """All that this host keeps for its user."""
+
+    root: Path
+    ranges: RangeCache
+    """Contents of artifacts."""
+
+    def small_objects(self) -> tuple[int, int]:
+        """How many small objects there are, and their bytes."""
+        sizes = [info.st_size for _, info in self._small()]
+        return len(sizes), sum(sizes)
+
+    def clear(self) -> None:
+        """Remove all of it."""
+        self.ranges.clear()
+        for path, _ in self._small():
+            with suppress(OSError):
+                path.unlink()
+
+    def _small(self) -> Iterator[tuple[Path, os.stat_result]]:
+        for part in (METAFLOW, INDEX):
+            for path in (self.root / part).glob("*/*"):
+                with suppress(OSError):
+                    info = path.lstat()
+                    if stat.S_ISREG(info.st_mode):
+                        yield path, info
+
+
+def open_cache(setting: str | None, limit: int) -> Cache | None:
+    """The cache in the directory of ``setting``, of which contents take up to ``limit`` bytes; None: there is none, or
+    it cannot be used. InvalidKey as of ``host_cache``."""
     from mfstore.host.ranges import RangeCache
 
     path = _directory(setting)
-    return None if path is None else RangeCache(path, limit)
-
-
-def require_private(setting: str) -> None:
-    """InvalidKey for a directory that others may use. One that cannot be used at all is no cache, and no error."""
-    _directory(setting)
+    return None if path is None else Cache(path, RangeCache(path, limit))
 
 
 def _directory(setting: str | None) -> Path | None:
@@ -186,7 +213,7 @@ def _directory(setting: str | None) -> Path | None:
     if status.st_uid != os.getuid() or status.st_mode & 0o077 or not stat.S_ISDIR(status.st_mode):
         if setting:
             raise InvalidKey(
-                "cache, or MFSTORE_CACHE, must be a directory of this user's that nobody else may use",
+                "cache or MFSTORE_CACHE must be a directory of this user's that nobody else may use",
                 found=f"{setting} with mode {stat.filemode(status.st_mode)}", hint=f"chmod 700 {setting}",
             )  # fmt: skip
         return None

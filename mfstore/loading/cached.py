@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from mfstore.errors import CorruptObject, Unsupported
 from mfstore.format.packs import pack_path
 from mfstore.format.recipes import INLINE, Recipe
-from mfstore.loading.artifacts import first_chunks
 from mfstore.progress import METER
 from mfstore.records import NamedTuple
 
@@ -95,6 +94,10 @@ class CachedReads:
         self._reader = reader
         self._whole: set[tuple[Any, int, int, bytes]] = set()
         """Ranges of files that this process has compared."""
+
+    def has(self, read: PackRead) -> bool:
+        """Whether it is there. It is not looked at."""
+        return self.cache.covers(pack_path(read.pack), [(read.start, read.end)])
 
     def take(self, reads: Sequence[PackRead]) -> list[PackRead]:
         """Fill what is there and whole. Those that are left."""
@@ -185,13 +188,15 @@ class CachedReads:
         so where deltas are: what they are made against is not looked for."""
         if recipe.bases:
             return False
-        first = first_chunks(recipe)
+        names = {artifact.name for artifact in wanted}
         ranges: dict[int, list[tuple[int, int]]] = {}
-        for artifact in wanted:
-            number = first[artifact.name]
-            for placement in recipe.placements[number : number + len(artifact.chunks)]:
-                if placement.pack != INLINE:
-                    ranges.setdefault(placement.pack, []).append((placement.offset, placement.offset + placement.csize))
+        number = 0
+        for artifact in recipe.artifacts:
+            if artifact.name in names:
+                for at in recipe.placements[number : number + len(artifact.chunks)]:
+                    if at.pack != INLINE:
+                        ranges.setdefault(at.pack, []).append((at.offset, at.offset + at.csize))
+            number += len(artifact.chunks)
         return bool(ranges) and all(
             self.cache.covers(pack_path(recipe.packs[pack].hex()), places) for pack, places in ranges.items()
         )

@@ -8,7 +8,7 @@ from mfstore.cli.exits import exits_of
 from mfstore.cli.options import Connection
 from tests.rigs.command_line import mfstore
 
-NO_PLACE = {"demo"}
+NO_PLACE = {"cache", "demo"}
 """Commands that open no place but a directory they make."""
 READING = {"get", "ls", "stat", "diff", "du", "holds", "page", "refs log", "refs history", "fleet du", "policy"}
 """Commands that write nothing."""

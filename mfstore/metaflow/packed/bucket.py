@@ -62,6 +62,7 @@ class StoreInBucket:
         chunks = (chunk for bundle, found in decoded.items() for chunk in _chunks_in_packs(found, artifacts[bundle]))
         capabilities = self.backend.capabilities
         reads = plan_reads(filter(self.backend.is_missing, chunks), capabilities.gap, capabilities.span)
+        reads = [read for read in reads if not handle.has_cached(read)]
         self.backend.hold_ranges([RangeRead(pack_path(read.pack), read.start, read.end - read.start) for read in reads])
 
 
