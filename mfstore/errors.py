@@ -20,6 +20,7 @@
     │   └── UnsafeObject              loading was to be safe, and this would run what is not on the list
     ├── InvalidNote (ValueError)      a note that JSON cannot say, or that is too long
     ├── WrongArgument (TypeError)     an argument of a kind that the call cannot mean
+    ├── Unreadable (OSError)          a file or directory to be stored cannot be read whole
     └── BackendError (OSError)        any other failure of the storage, with its cause
 
     MfstoreWarning (UserWarning)      what was done as it was asked, and may not be what was meant
@@ -246,6 +247,18 @@ class WrongArgument(MfstoreError, TypeError):
     """An argument is of a kind that the call cannot mean; the hint says what to write instead."""
 
     code = "wrong-argument"
+
+
+class Unreadable(MfstoreError, OSError):
+    """A file or a directory that was to be stored may not be read, has vanished, or kept changing while it was read.
+
+    ``path`` is where it is, below what was to be stored; ``reason`` says which of these, in the words of
+    ``Tree.omitted``. What the system raised is the ``__cause__``.
+    """
+
+    code = "unreadable"
+    path: str = ""
+    reason: str = ""
 
 
 class BackendError(MfstoreError, OSError):

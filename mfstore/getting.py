@@ -21,6 +21,7 @@ from mfstore.stats import ArtifactStat, stat_of
 
 if TYPE_CHECKING:
     from mfstore.handle import Handle, Wishes
+    from mfstore.trees.tree import Tree
 
 OnError = Literal["raise", "return", "omit"]
 
@@ -158,7 +159,10 @@ def _get_local(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted)
                     if pickled is None:
                         recipe = handle.decode(key, data)
                         artifacts = wanted.artifacts(key, given, recipe)
-                        value = handle.load(key, recipe, artifacts, how, named=wanted.named(recipe))
+                        if recipe.is_tree:
+                            value = _tree(handle, key, recipe, how)
+                        else:
+                            value = handle.load(key, recipe, artifacts, how, named=wanted.named(recipe))
                 except Exception as error:
                     value = Failed(error)
                 yield given, value
@@ -176,7 +180,8 @@ def _get_remote(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted
         for item in _read_recipes(handle, keys):
             if item.recipe is not None and isinstance(item.key, Key):
                 try:
-                    item = item._replace(artifacts=wanted.artifacts(item.key, item.given, item.recipe))
+                    artifacts = wanted.artifacts(item.key, item.given, item.recipe)
+                    item = item._replace(artifacts=() if item.recipe.is_tree else artifacts)
                 except MfstoreError as error:
                     item = _Asked(item.given, Failed(error))
             more = sum(artifact.size for artifact in item.artifacts)
@@ -203,11 +208,21 @@ def _get_remote(handle: Handle, keys: Iterable[str], how: Wishes, wanted: Wanted
                 if isinstance(value, Exception):
                     value = handle.load_again(value, key, recipe, artifacts, how)
                 handle.count((1, sum(artifact.size for artifact in artifacts), perf_counter() - began))
-                names = [artifact.name for artifact in artifacts]
-                value = dict(zip(names, value, strict=True)) if wanted.named(recipe) else value[0]
+                if recipe.is_tree:
+                    value = _tree(handle, key, recipe, how)
+                else:
+                    names = [artifact.name for artifact in artifacts]
+                    value = dict(zip(names, value, strict=True)) if wanted.named(recipe) else value[0]
             except Exception as error:
                 value = Failed(error)
             yield given, value
+
+
+def _tree(handle: Handle, key: Key, recipe: Recipe, how: Wishes) -> Tree:
+    # Whoever has no trees need not load it.
+    from mfstore.trees.tree import open_tree
+
+    return open_tree(lambda: handle, key, recipe, how.verify)
 
 
 def _signed(handle: Handle, ready: list[_Asked]) -> list[_Asked]:

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from mfstore.copying.report import Copied, OnConflict
     from mfstore.deleting import Deletion
     from mfstore.finding import Found, Since
+    from mfstore.format.manifest import TreeEntry
     from mfstore.maintenance.report import Level, PhaseCallback
     from mfstore.maintenance.store.gc import CountCallback, GcPlan
     from mfstore.maintenance.store.report import RepairReport, VerifyReport
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from mfstore.memoizing import Cached
     from mfstore.metrics import StoreMetrics
     from mfstore.signing import Signed
+    from mfstore.trees.tree import Tree
     from mfstore.views.view import View
 
 
@@ -171,7 +173,7 @@ class Store:
         map: bool | None = None,  # noqa: A002
         safe: bool | Allow | None = None, progress: Progress = None,
     ) -> Any:  # fmt: skip
-        """The object stored under ``key``; of a bundle, the dict of its artifacts.
+        """The object stored under ``key``; of a bundle, the dict of its artifacts, and of a tree what ``tree`` gives.
 
         It is yours: changing it changes nothing stored. Unpickles, and so runs what whoever stored it wants: only for
         stores whose writers you trust, or with ``safe``.
@@ -206,6 +208,8 @@ class Store:
                 return self.get(key, verify=verify, writable=writable, map=map, safe=safe)
         found = key if type(key) is Key else self.resolve(key)
         recipe = self._recipe(found, key, EVERYTHING)
+        if recipe.is_tree:
+            return self._tree(found, recipe, verify)
         how = Wishes(verify, writable, map, safe)
         return self.handle.load(found, recipe, recipe.artifacts, how, named=recipe.kind == BUNDLE)
 
@@ -613,6 +617,140 @@ class Store:
         """
         with shown(progress, "get_file"):
             write_file(regular_target(path), self.iter_bytes(key, name=name, verify=verify), key)
+
+    # ---- trees ------------------------------------------------------------------------
+
+    def put_tree(
+        self, directory: str | os.PathLike[str], ref: str | None = None, *, base: str | None = None,
+        exclude: str | Iterable[str] = (), on_error: Literal["raise", "omit"] = "raise",
+        note: Mapping[str, Any] | None = None, progress: Progress = None,
+    ) -> Key:  # fmt: skip
+        """Store a directory with all that is below it; returns its key. The same names, bytes, modes and times give the
+        same key.
+
+        Files, directories (also empty ones) and symbolic links, which are stored as links and never followed.
+        Whatever chunks are stored already are not stored again. Files are read in blocks, so that they may be larger
+        than memory; of each path some hundred bytes are held. Owners, extended attributes and hard links are not
+        stored: names of one file become files of their own, whose bytes are stored once.
+
+        A file that changes while it is read is read again; no file is ever stored of which a part is from before a
+        change and a part from after it. Different files may be from different moments. Sockets, fifos, devices and the
+        store itself are left out; a MfstoreWarning names them, and so does ``store.tree(key).omitted``.
+
+        Args:
+            directory: What to store. If it is a link, what it leads to.
+            ref: As of ``put``.
+            base: As of ``put``: an older version of the tree.
+            exclude: Patterns of what is left out: ``"*.pyc"`` and ``".git"`` are compared with names wherever they are,
+                ``"build/*.o"`` and ``"data/**/tmp"`` with the path from the top; with a slash at the end, as
+                ``"cache/"``, only directories. With a directory goes all that is in it.
+            on_error: What becomes of a path that may not be read, vanishes, or keeps changing: "raise" Unreadable, or
+                "omit" it, which is told as of sockets.
+            note: As of ``put``.
+            progress: As of ``put``.
+
+        Raises:
+            Unreadable: something in it cannot be read whole; the message names it. Nothing is stored then.
+            OSError: the directory itself cannot be read.
+            ValueError: ``on_error`` is neither of the two.
+            OutOfSpace: disk full, or quota reached.
+            AccessDenied: nothing may be written to the store.
+            NotFound: there is no store, and it was opened with ``create=False``.
+            Conflict: as of ``put``.
+            InvalidKey: ``base`` or ``ref`` as of ``put``, or one of ``exclude`` is no pattern.
+            InvalidNote: as of ``put``.
+        """
+        from mfstore.trees.excluding import excludes
+        from mfstore.trees.storing import store_tree
+
+        if on_error not in ("raise", "omit"):
+            raise ValueError(f"on_error must be raise or omit, not {on_error!r}")
+        if ref is not None:
+            self._require_ref(ref)
+        attached = None if note is None else encode_note(note) if ref is None else encode_ref_note(note)
+        with shown(progress, "put_tree"):
+            key = store_tree(self.handle, directory, excludes(exclude), on_error, self._base(base), attached)
+        return self._named(key, ref, note)
+
+    def tree(self, key: str, *, verify: bool | None = None) -> Tree:
+        """What is in a tree, and the bytes of its files without restoring them.
+
+        Args:
+            key: A key, or another name, as of ``get``.
+            verify: Compare what is read with its digests. None: as the store was opened.
+
+        Raises:
+            NotFound: there is nothing of this name.
+            Unsupported: it is no tree.
+            CorruptObject: what says what is in it is damaged.
+            NotSigned: the store was opened with ``trusted``, and nobody of these has signed the key.
+        """
+        found = self.resolve(key)
+        return self._tree(found, self.handle.recipe(found), verify)
+
+    def _tree(self, key: Key, recipe: Recipe, verify: bool | None) -> Tree:
+        from mfstore.trees.tree import open_tree
+
+        return open_tree(partial(getattr, self, "handle"), key, recipe, verify)
+
+    def ls_tree(self, key: str, path: str = "", *, recursive: bool = False) -> list[TreeEntry]:
+        """What is in a directory of a tree, in the order of the paths; of a file or a link that itself.
+
+        Args:
+            key: Of the tree; or another name, as of ``get``.
+            path: Of the directory in the tree, from its top.
+            recursive: Also what is in the directories below.
+
+        Raises:
+            NotFound: there is nothing of this name, or of this path.
+            Unsupported: it is no tree.
+            CorruptObject: as of ``tree``.
+        """
+        return self.tree(key).entries(path, recursive=recursive)
+
+    def get_tree(
+        self, key: str, to: str | os.PathLike[str], path: str = "", *,
+        existing: Literal["refuse", "keep", "replace"] = "refuse", verify: bool | None = None,
+        progress: Progress = None,
+    ) -> None:  # fmt: skip
+        """Restore a tree, or what is at a path of it: ``to`` becomes what that is.
+
+        With modes and times; files become those of whoever restores, so that the bits by which they would run as
+        another user are not set. Links become links, wherever they point to. Nothing is written outside of ``to``,
+        whatever the tree says, and whatever others do there meanwhile.
+
+        A ``to`` that is not there appears when all of it is: until then it has a name of its own beside that, which
+        begins with ``.mfstore-``. In a directory that is there each file appears whole. Of what is interrupted nothing
+        else is left; after a kill, such names are. Nothing is synced to disk.
+
+        Args:
+            key: Of the tree; or another name, as of ``get``.
+            to: What is restored becomes this. The directory in which it lies must exist.
+            path: Of a file, a link or a directory in the tree. "": all of it.
+            existing: Where there is something: "refuse" a directory that is not empty, or a file in the place of
+                another; "keep" what is there, and add what is not; "replace" files and links by those of the same path,
+                and leave others. No directory is ever removed.
+            verify: As of ``get_bytes``.
+            progress: As of ``put``.
+
+        Raises:
+            Refused: something is there; it names that. Or two paths are one to the file system of ``to``.
+            NotFound: there is nothing of this name, or of this path.
+            Unsupported: it is no tree.
+            ValueError: ``existing`` is none of the three.
+            OutOfSpace: there is no room for it.
+            OSError: it cannot be written for another reason.
+            CorruptObject: bytes differ from what was stored, and there is no whole copy.
+        """
+        from mfstore.trees.restoring import restore
+
+        if existing not in ("refuse", "keep", "replace"):
+            raise ValueError(f"existing must be refuse, keep or replace, not {existing!r}")
+        capabilities = self.backend.capabilities
+        with shown(progress, "get_tree"):
+            restore(
+                self.tree(key, verify=verify), to, path, existing, 2 * capabilities.span if capabilities.remote else 0
+            )
 
     def view(self, key: str, *, verify: bool | None = None, safe: bool | Allow | None = None) -> View:
         """A handle of what is stored, of which parts are loaded alone: columns of a frame, rows of an array, entries of
@@ -1180,6 +1318,10 @@ class Store:
     aget_bytes = in_thread(get_bytes)
     aiter_bytes = each_in_thread(iter_bytes)
     aget_file = in_thread(get_file)
+    aput_tree = in_thread(put_tree)
+    atree = in_thread(tree)
+    als_tree = in_thread(ls_tree)
+    aget_tree = in_thread(get_tree)
     aview = in_thread(view)
     adiff = in_thread(diff)
     adelete = in_thread(delete)

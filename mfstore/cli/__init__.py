@@ -19,7 +19,7 @@ COMMANDS = {
     "doctor": "doctor", "du": "du", "fleet": "fleet", "gc": "gc", "get": "artifacts", "hold": "holds",
     "holds": "holds", "ls": "artifacts", "migrate": "migrate", "page": "page", "policy": "policy", "put": "artifacts",
     "quarantine": "maintenance", "refs": "storage", "repair": "maintenance", "sign": "sign",
-    "stat": "artifacts", "verify": "maintenance",
+    "stat": "artifacts", "tree": "artifacts", "verify": "maintenance",
 }  # fmt: skip
 """Each command, and the module of ``mfstore.cli`` that has it. It is imported when the command is used: most of them
 need the compiled core, and the doctor is for where that does not load."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import stat as stat_words
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -27,12 +29,17 @@ from mfstore.cli.output import end_planned, print_json, print_table
 from mfstore.cli.places import Compression, opened
 from mfstore.display.amounts import size, time_of_day
 from mfstore.display.words import note_text, printable, short_key
+from mfstore.errors import InvalidKey, NotFound
 from mfstore.progress import bytes_of_file, shown
 from mfstore.settings import COMPRESSIONS
 
 if TYPE_CHECKING:
+    from mfstore.format.digests import Key
     from mfstore.stats import ArtifactStat
     from mfstore.store import Store
+
+MODE_OF = {"directory": stat_words.S_IFDIR, "file": stat_words.S_IFREG, "link": stat_words.S_IFLNK}
+"""The kind of an entry of a tree, as a mode says it."""
 
 
 @click.command(cls=Command)
@@ -53,22 +60,34 @@ if TYPE_CHECKING:
     "--compress", type=click.Choice(COMPRESSIONS),
     help="How hard to compress; off stores raw. [env: MFSTORE_COMPRESS; default: balanced]",
 )  # fmt: skip
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option(
+    "--exclude", metavar="PATTERN", multiple=True,
+    help="Of a directory: leave out what is called so, such as '*.pyc' or 'cache/'; may be given several times.",
+)  # fmt: skip
+@click.option(
+    "--omit-unreadable", is_flag=True, help="Of a directory: leave out what cannot be read, with a warning, and go on."
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
 @connection_options(writes=True)
 def put(
     url: str, connection: Connection, as_json: bool, ref: str | None, base: str | None,
-    notes: tuple[tuple[str, Any], ...], compress: Compression | None, files: tuple[str, ...],
+    notes: tuple[tuple[str, Any], ...], compress: Compression | None, exclude: tuple[str, ...], omit_unreadable: bool,
+    files: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Store FILES as raw bytes (- is standard input) and print their keys."""
+    """Store FILES as raw bytes (- is standard input), directories among them as trees, and print their keys."""
     store = opened(url, connection, create=True, compress=compress)
     if ref is not None:
         store.refs.settable(ref)  # a name that cannot be is told before anything is stored
     note = dict(notes) or None
+    on_error: Literal["raise", "omit"] = "omit" if omit_unreadable else "raise"
     length = bytes_of_file(files[0]) if len(files) == 1 else None
     with shown(True, "put", length, items=len(files) > 1, of_items=len(files)) as tell:
         for name in files:
             # A pipe is read in blocks like a file, so that memory stays bounded.
-            key = store.put_file("/dev/stdin" if name == "-" else name, base=base, note=note)
+            if Path(name).is_dir():
+                key = store.put_tree(name, base=base, exclude=exclude, on_error=on_error, note=note)
+            else:
+                key = store.put_file("/dev/stdin" if name == "-" else name, base=base, note=note)
             if tell is not None and len(files) > 1:
                 tell(1)
             if as_json:
@@ -82,22 +101,41 @@ def put(
 @click.command(cls=Command)
 @store_option
 @json_option
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file instead of standard output.")
+@click.option(
+    "-o", "--output", type=click.Path(),
+    help="Write to this file instead of standard output. Of a tree: the directory that it becomes.",
+)  # fmt: skip
 @click.option("--name", metavar="ARTIFACT", help="Of a bundle: which artifact (its pickle is written).")
 @cache_option
-@click.argument("key", metavar="NAME", shell_complete=complete_ref)
+@click.option(
+    "--existing", type=click.Choice(("refuse", "keep", "replace")), default="refuse", show_default=True,
+    help="Of a tree: what becomes of what is at --output already.",
+)  # fmt: skip
+@click.argument("key", metavar="NAME[:PATH]", shell_complete=complete_ref)
 @connection_options()
 def get(
-    url: str, connection: Connection, as_json: bool, output: str | None, name: str | None, cache: str | None, key: str
-) -> None:
-    """Write the bytes of NAME, a key or a ref: raw bytes as stored, objects as their pickle. Nothing is unpickled."""
+    url: str, connection: Connection, as_json: bool, output: str | None, name: str | None,
+    existing: Literal["refuse", "keep", "replace"], cache: str | None, key: str,
+) -> None:  # fmt: skip
+    """Write the bytes of NAME, a key or a ref: raw bytes as stored, objects as their pickle. Nothing is unpickled.
+
+    A tree is restored as the directory --output, and with PATH what is there in it: a directory, a link, or a file,
+    whose bytes go to standard output without --output.
+    """
     if as_json and output is None:
         raise click.UsageError("--json needs --output: standard output carries the bytes")
     if output is None and sys.stdout is None:
         raise click.UsageError("standard output is closed")
     store = opened(url, connection, cache=cache)
-    found = store.resolve(key)
+    found, path = name_and_path(store, key)
+    if path is not None or store.handle.recipe(found).is_tree:
+        _get_of_tree(store, found, path or "", output, existing)
+        if as_json:
+            print_json({"key": found, "path": path or "", "output": output})
+        return
     if output is not None:
+        if Path(output).is_dir():
+            raise click.UsageError(f"--output {output} is a directory, and {key} is no tree")
         store.get_file(found, output, name=name, progress=True)
     else:
         for block in store.iter_bytes(found, name=name):
@@ -105,6 +143,68 @@ def get(
         sys.stdout.buffer.flush()
     if as_json:
         print_json({"key": found, "file": output, "size": Path(str(output)).stat().st_size})
+
+
+def name_and_path(store: Store, text: str) -> tuple[Key, str | None]:
+    """What is named, and the path in it that comes behind a colon. Names of refs and times may have colons too: the
+    longest beginning that names something is meant."""
+    try:
+        return store.resolve(text), None
+    except (NotFound, InvalidKey):
+        ends = [at for at, char in enumerate(text) if char == ":"]
+        for end in ends:
+            with suppress(NotFound, InvalidKey):
+                return store.resolve(text[:end]), text[end + 1 :]
+        raise
+
+
+def _get_of_tree(
+    store: Store, key: Key, path: str, output: str | None, existing: Literal["refuse", "keep", "replace"]
+) -> None:  # fmt: skip
+    if output is not None:
+        store.get_tree(key, output, path, existing=existing, progress=True)
+        return
+    tree = store.tree(key)
+    if tree.entry(path).kind == "directory":
+        raise click.UsageError("a directory needs --output: the directory that it becomes")
+    with tree.open(path) as file:
+        shutil.copyfileobj(file, sys.stdout.buffer, 8 << 20)
+    sys.stdout.buffer.flush()
+
+
+@click.command(cls=Command)
+@store_option
+@json_option
+@click.option("-r", "--recursive", is_flag=True, help="Also what is in the directories below.")
+@click.option("-l", "--long", is_flag=True, help="Add modes, sizes and times.")
+@click.argument("name", metavar="NAME[:PATH]", shell_complete=complete_ref)
+@connection_options()
+def tree(url: str, connection: Connection, as_json: bool, recursive: bool, long: bool, name: str) -> None:
+    """List what is in the tree NAME, or in the directory PATH of it, without reading its files."""
+    store = opened(url, connection)
+    key, path = name_and_path(store, name)
+    found = store.tree(key)
+    entries = found.entries(path or "", recursive=recursive)
+    if as_json:
+        for entry in entries:
+            print_json({**entry._asdict(), "digest": entry.digest.hex()})
+    else:
+        paths = [entry.path + ("/" if entry.kind == "directory" else "") for entry in entries]
+        told = [
+            text + (f" -> {entry.target}" if entry.target else "") for text, entry in zip(paths, entries, strict=True)
+        ]
+        if long:
+            modes = [stat_words.filemode(MODE_OF[entry.kind] | entry.mode) for entry in entries]
+            sizes = [size(entry.size) if entry.kind == "file" else "" for entry in entries]
+            times = [time_of_day(entry.mtime) for entry in entries]
+            print_table(
+                ("mode", "size", "changed", "path"), list(zip(modes, sizes, times, told, strict=True)), right=(1,)
+            )
+        else:
+            for line in told:
+                click.echo(printable(line))
+    for left in found.omitted:
+        click.echo(printable(f"mfstore: left out when it was stored: {left.path} ({left.reason})"), err=True)
 
 
 @click.command(cls=Command)
@@ -162,7 +262,6 @@ def _list_refs(store: Store, pattern: str, as_json: bool, limit: int, long: bool
 
 def _stats(store: Store, keys: list[Any]) -> Iterator[tuple[str, ArtifactStat]]:
     """What each key stands for, without those of which nothing is stored any more."""
-    from mfstore.errors import NotFound
     from mfstore.format.recipes import recipe_path
     from mfstore.stats import stat_of
 

@@ -31,6 +31,11 @@ def compare(
     recipes = [handle.recipe(key) for key in dict.fromkeys(keys)]
     if len(recipes) == 1:
         return Diff(old[0], new[0], *keys, (), len(recipes[0].artifacts))
+    if any(recipe.is_tree for recipe in recipes):
+        from mfstore.comparing.trees import compare_trees
+
+        differences, same = compare_trees(handle, keys, recipes)
+        return Diff(old[0], new[0], *keys, (*differences, *_notes(recipes[0], recipes[1])), same)
     comparison = Comparison(handle.count)
     try:
         entries = comparison.compare(_work(handle.loading(None, False, False, safe), recipes[0], recipes[1]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from blake3 import blake3
 
@@ -68,3 +68,19 @@ def digest_function(algorithm: int) -> Digest:
         return DIGESTS[algorithm]
     except KeyError:
         raise Unsupported("digest algorithm is unknown to this version of mfstore", found=algorithm) from None
+
+
+class Hasher(Protocol):
+    """A digest of bytes that come in blocks."""
+
+    def update(self, data: Buffer, /) -> object:
+        """The next bytes."""
+
+    def digest(self) -> bytes:
+        """The digest of all so far."""
+
+
+def hasher(algorithm: int) -> Hasher:
+    """A digest of bytes that come in blocks, by algorithm number. Unsupported when the number is unknown."""
+    digest_function(algorithm)
+    return blake3() if algorithm == BLAKE3 else hashlib.sha256()

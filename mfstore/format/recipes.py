@@ -50,6 +50,8 @@ PICKLE = 1
 """Encoding: the body with its segments spliced in is a pickle (protocol 5)."""
 RAW = 2
 """Encoding: the body is the artifact, byte for byte."""
+TREE = 3
+"""Encoding: the body is the manifest of a tree, and the segments before it are what its files hold."""
 NONCE = 8
 """Bytes of it."""
 COMPRESSED = 1
@@ -194,6 +196,11 @@ class Recipe:
     inline: bytes | memoryview = field(default=b"", repr=False)
     stored: int = 0
     """Bytes of the recipe object itself."""
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether it is of a tree."""
+        return self.kind == ONE and self.artifacts[0].encoding == TREE
 
     @property
     def described(self) -> About:
@@ -533,6 +540,8 @@ def decode_content(content: bytes) -> tuple[int, tuple[Artifact, ...]]:
             artifacts.append(artifact)
     except struct.error as error:
         raise CorruptObject(f"content section is cut short: {error}") from None
+    if kind == BUNDLE and any(artifact.encoding == TREE for artifact in artifacts):
+        raise Unsupported("a bundle has a tree in it, which is unknown to this mfstore")
     names = [artifact.name for artifact in artifacts]
     if len(set(names)) != len(names):
         raise CorruptObject("bundle names an artifact twice")
@@ -550,7 +559,7 @@ def _decode_artifact(content: bytes, at: int) -> tuple[Artifact, int]:
     except UnicodeDecodeError:
         raise CorruptObject("artifact name is not UTF-8", offset=at) from None
     at += name_length
-    if encoding not in (PICKLE, RAW):
+    if encoding not in (PICKLE, RAW, TREE):
         raise Unsupported("artifact encoding is unknown to this mfstore", offset=start, found=encoding)
     if flags & LITERAL:
         literal = content[at : at + body_length]

@@ -6,7 +6,6 @@ import errno
 import os
 from contextlib import suppress
 from functools import cache
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -64,26 +63,26 @@ def _renameat2() -> Any:
     return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
-def move_new(source: Path, target: Path) -> None:
-    """Rename a file to a name that nobody has. FileExistsError if somebody was faster, OSError for what else went
-    wrong.
+def move_new(source: Path | bytes, target: Path | bytes, dir_fd: int | None = None) -> None:
+    """Rename a file to a name that nobody has; both are below the directory ``dir_fd``, if that is given.
+    FileExistsError if somebody was faster, OSError for what else went wrong.
 
     Where the system cannot rename without replacing, an empty file takes the name first: for a moment others see that.
     Links, which would do the same, are unknown to many file systems (FAT, most in user space).
     """
-    rename = _renameat2()
+    rename, at = _renameat2(), _AT_FDCWD if dir_fd is None else dir_fd
     if rename is not None:
-        if not rename(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _NOREPLACE):
+        if not rename(at, os.fsencode(source), at, os.fsencode(target), _NOREPLACE):
             return
         import ctypes
 
         code = ctypes.get_errno()
         if code not in _NOT_KNOWN:
-            raise OSError(code, os.strerror(code), str(source), None, str(target))
-    FileIO(target, "xb").close()
+            raise OSError(code, os.strerror(code), source, None, target)
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, dir_fd=dir_fd))
     try:
-        source.replace(target)
+        os.replace(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     except BaseException:
         with suppress(OSError):
-            target.unlink()
+            os.unlink(target, dir_fd=dir_fd)
         raise

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore._core.memory import FreshBytes
 from mfstore._core.pickler import BYTES, TEXT
+from mfstore.errors import Unsupported
 from mfstore.format.groups import have_one_place
-from mfstore.format.recipes import PICKLE
+from mfstore.format.recipes import PICKLE, TREE
 from mfstore.loading.fetch import targets
 from mfstore.pickling.streams import load, load_literal
 from mfstore.records import NamedTuple
@@ -130,6 +131,10 @@ def _prepare(
     wanted: list[WantedChunk] = []
     left = how.memory
     for artifact in together:
+        if artifact.encoding == TREE:
+            raise Unsupported(
+                "this is a tree, and no object", hint="store.tree(key) opens it, store.get_tree restores it"
+            )
         if artifact.literal is not None:
             prepared.append((artifact, None, _Ahead(how, recipe, iter(()))))
             continue
@@ -288,29 +293,42 @@ class ArtifactReader:
         """Bytes ``start`` to ``end``; both must lie in the stream."""
         if self._literal is not None:
             return self._literal[start:end]
-        result = FreshBytes(end - start)
-        out = memoryview(result)
+        return self.read_ranges([(start, end)])[0]
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """``read`` of several ranges, whose chunks are fetched together."""
+        if self._literal is not None:
+            return [self._literal[start:end] for start, end in ranges]
+        results: list[FreshBytes] = []
         wanted: list[WantedChunk] = []
         partial: list[tuple[memoryview, bytearray, int]] = []
-        position = bisect_right(self._parts, start, key=lambda part: part.at) - 1
-        for part in islice(self._parts, max(position, 0), None):
-            if part.at >= end:
-                break
-            low = part.low + max(start - part.at, 0)
-            high = min(part.high, part.low + end - part.at)
-            at = part.at + low - part.low - start
-            target = out[at : at + high - low]
-            if high - low == part.chunk.usize:
-                wanted.append((part.number, part.chunk, target))
-            else:
-                # Only some of this chunk is wanted; it is decoded and checked whole.
-                whole = bytearray(part.chunk.usize)
-                wanted.append((part.number, part.chunk, memoryview(whole)))
+        wholes: dict[int, bytearray] = {}
+        for start, end in ranges:
+            results.append(FreshBytes(end - start))
+            out = memoryview(results[-1])
+            position = bisect_right(self._parts, start, key=lambda part: part.at) - 1
+            for part in islice(self._parts, max(position, 0), None):
+                if part.at >= end:
+                    break
+                low = part.low + max(start - part.at, 0)
+                high = min(part.high, part.low + end - part.at)
+                if low >= high:
+                    continue
+                at = part.at + low - part.low - start
+                target = out[at : at + high - low]
+                if high - low == part.chunk.usize:
+                    wanted.append((part.number, part.chunk, target))
+                    continue
+                # Only some of this chunk is wanted; it is decoded and checked whole, once for all ranges.
+                whole = wholes.get(part.number)
+                if whole is None:
+                    whole = wholes[part.number] = bytearray(part.chunk.usize)
+                    wanted.append((part.number, part.chunk, memoryview(whole)))
                 partial.append((target, whole, low))
         self._how.fetcher.fill(self._recipe, wanted, self._how.verify)
         for target, whole, low in partial:
             target[:] = memoryview(whole)[low : low + len(target)]
-        return result.value
+        return [result.value for result in results]
 
 
 def _stream_parts(artifact: Artifact, first: int) -> Iterator[_StreamPart]:

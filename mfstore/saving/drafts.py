@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mfstore._core.chunk import CUT_MIN, LONG_ROW, cut
 from mfstore._core.codec import NONE
-from mfstore._core.pickler import BUFFER
+from mfstore._core.pickler import BUFFER, BYTES
 from mfstore.format import recipes
 from mfstore.format.cuts import ContentCutter, cut_in_windows
 from mfstore.format.recipes import PICKLE, Artifact, Segment, new_chunk
@@ -197,6 +197,8 @@ class DraftSink:
         self._length = 0
         self._body: Stream | None = None
         self._run_at = 0
+        self._begun = 0
+        """Segments that were begun as streams."""
 
     def body(self, block: bytes) -> None:
         self._length += len(block)
@@ -254,6 +256,11 @@ class DraftSink:
             return
         emit(view, ends)
 
+    def stream(self, length: int) -> SegmentStream:
+        """A segment of opaque bytes before the body, which come in blocks; about ``length`` of them."""
+        number, self._begun = self._begun, self._begun + 1
+        return SegmentStream(self._draft, Stream(self._draft.name, number, BYTES, length=length), self._submit)
+
     def finish(self) -> None:
         """The artifact is complete: cut what is left of its body."""
         draft = self._draft
@@ -269,6 +276,36 @@ class DraftSink:
                 self._body_run(view, [len(body)] if len(body) <= CUT_MIN else cut(view, 1, 0, True))
             return
         self._cutter.finish(*self._blocks)
+
+
+class SegmentStream:
+    """A segment whose bytes come in blocks. It belongs to the artifact once it is finished; what is left without that
+    has been stored for nobody."""
+
+    def __init__(self, draft: Draft, stream: Stream, submit: Callable[[Run], None]) -> None:
+        self._draft = draft
+        self._stream = stream
+        self._submit = submit
+        self._runs: list[Run] = []
+        self._length = 0
+        self._cutter = ContentCutter(self._emit)
+
+    def feed(self, *blocks: bytes) -> None:
+        """The next bytes, which must not change."""
+        self._cutter.feed(*blocks)
+
+    def finish(self) -> None:
+        """These were all; of no bytes there is no segment."""
+        self._cutter.finish()
+        if self._length:
+            self._draft.segments.append(DraftSegment(BYTES, 0, self._length, 1, 0, self._runs))
+
+    def _emit(self, view: memoryview, ends: list[int]) -> None:
+        run = Run(view, ends, 1, True)
+        run.stream, run.at = self._stream, self._length
+        self._length += len(view)
+        self._runs.append(run)
+        self._submit(run)
 
 
 def draft_of(

@@ -377,11 +377,19 @@ class Ingest:
 
     def draft_raw(self, blocks: Iterable[Buffer], type_name: str) -> Draft:
         """An artifact that is the given bytes, with a recipe of its own."""
-        draft = Draft("", type_name, RAW)
+
+        def write(sink: DraftSink) -> None:
+            for block in blocks:
+                sink.body(block)  # type: ignore[arg-type]
+
+        return self.draft_written(RAW, type_name, write)
+
+    def draft_written(self, encoding: int, type_name: str, write: Callable[[DraftSink], None]) -> Draft:
+        """An artifact whose body and segments ``write`` gives, with a recipe of its own."""
+        draft = Draft("", type_name, encoding)
         small = SmallArtifact(self._submit) if self._trial is None else None
         sink = DraftSink(draft, self.take if small is None else small.take)
-        for block in blocks:
-            sink.body(block)  # type: ignore[arg-type]
+        write(sink)
         sink.finish()
         self.drafted(draft, small)
         return draft

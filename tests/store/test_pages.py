@@ -15,6 +15,7 @@ WRAPPED = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
         ("from", WRAPPED, ""),  # joblib and pickle write there too, beside stores
         ("safe", WRAPPED, "store"),
         ("store", WRAPPED, "store"),
+        ("trees", doctest.ELLIPSIS, "store"),
         ("versions", doctest.ELLIPSIS, "store"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Trees: directories as artifacts, stored, restored, and read without restoring."""
