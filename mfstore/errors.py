@@ -4,16 +4,20 @@
 
     MfstoreError
     ├── NotFound (KeyError)           nothing is stored under that key, ref or path
+    │   └── PathNotFound (FileNotFoundError)  nothing is at that path of a file system
     ├── CorruptObject                 stored bytes are not what was stored
     ├── AccessDenied (PermissionError) the storage refused; never reported as "absent"
     │   └── Locked                    what was to be deleted is locked by the storage
     ├── InvalidKey (ValueError)       a key, ref name or URL that cannot exist
     ├── InvalidRange (ValueError)     a byte range outside the artifact
     ├── Conflict                      someone else changed it first; read again and retry
+    │   └── PathExists (FileExistsError)  there was to be nothing at that path of a file system
     ├── Unsupported                   a format, feature, scheme or codec this version does not know
     ├── NotAStore (ValueError)        the place exists and is something else
     ├── OutOfSpace (OSError)          disk full or quota reached; the store is intact
+    ├── PathIsDirectory (IsADirectoryError)  a path of a file system that is no file
     ├── Refused                       would destroy more than was asked for, or cannot be done safely now
+    │   ├── PathIsReadOnly (PermissionError)  a path of a file system that cannot be written to
     │   └── NotSigned                 loading was to be of signed things, and this is not signed by one who is trusted
     ├── NotSerializable (TypeError)   an object pickle cannot describe
     ├── NotLoadable                   whole bytes that cannot become an object here: a class or a library is missing
@@ -124,6 +128,12 @@ class NotFound(MfstoreError, KeyError):
     code = "not-found"
 
 
+class PathNotFound(NotFound, FileNotFoundError):
+    """Nothing is at that path of a store's file system."""
+
+    code = "path-not-found"
+
+
 class CorruptObject(MfstoreError):
     """Stored bytes differ from what was stored; storing the same content again repairs them."""
 
@@ -176,6 +186,18 @@ class Conflict(MfstoreError):
     code = "conflict"
 
 
+class PathExists(Conflict, FileExistsError):
+    """A path of a store's file system at which nothing was to be."""
+
+    code = "path-exists"
+
+
+class PathIsDirectory(MfstoreError, IsADirectoryError):
+    """A path of a store's file system is a directory, and a file is wanted."""
+
+    code = "path-is-directory"
+
+
 class Unsupported(MfstoreError):
     """Needs a newer mfstore, an extra, or a backend that is not installed."""
 
@@ -198,6 +220,12 @@ class Refused(MfstoreError):
     """Not done because it could destroy what is still wanted; nothing was changed."""
 
     code = "refused"
+
+
+class PathIsReadOnly(Refused, PermissionError):
+    """A path of a store's file system that cannot be written to: what is inside of one ref, or a former value."""
+
+    code = "path-is-read-only"
 
 
 class NotSigned(Refused):

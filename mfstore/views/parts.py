@@ -230,6 +230,22 @@ class ArtifactParts:
                 break
 
 
+def read_together(wanted: Sequence[tuple[ArtifactParts, Sequence[Slot]]]) -> list[dict[int, Any]]:
+    """``read`` of several artifacts, of any recipes: they share reads."""
+    if not wanted:
+        return []
+    how = wanted[0][0]._how
+    try:
+        readings = [parts._prepare(slots, how) for parts, slots in wanted]
+        chunks = [(parts._recipe, reading.wanted) for (parts, _), reading in zip(wanted, readings, strict=True)]
+        how.fetcher.fill_all(chunks, how.verify)
+        chunks.clear()
+        return [reading.finish() for reading in readings]
+    except MfstoreError:
+        # Each by itself: what fails is read again and compared with its digests, and says which artifact it is.
+        return [parts.read(slots) for parts, slots in wanted]
+
+
 def objects_together(wanted: Sequence[tuple[ArtifactParts, Sequence[Any]]]) -> list[list[Any]]:
     """``objects`` of several artifacts, of which each recipe's are read together."""
     memories: list[dict[int, Any]] = [{} for _ in wanted]
