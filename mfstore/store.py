@@ -752,6 +752,121 @@ class Store:
                 self.tree(key, verify=verify), to, path, existing, 2 * capabilities.span if capabilities.remote else 0
             )
 
+    def put_safetensors(
+        self, source: str | os.PathLike[str] | Mapping[str, Any], ref: str | None = None, *,
+        metadata: Mapping[str, str] | None = None, base: str | None = None, note: Mapping[str, Any] | None = None,
+        progress: Progress = None,
+    ) -> Key:  # fmt: skip
+        """Store the tensors of a safetensors file, or of a dict, each in a segment of its own: versions of a model
+        share those that are the same. ``get`` gives the dict of them, as arrays of numpy, with the attribute
+        ``metadata``; ``view(key)[name]`` one of them, or rows of it; ``export`` the file again, to the byte.
+
+        No code runs when they are loaded: ``safe`` takes them.
+
+        Args:
+            source: The file, which must not change before this returns; or arrays of numpy and tensors of torch by
+                name, such as ``model.state_dict()``.
+            ref: As of ``put``.
+            metadata: Texts by name, of a dict. A file has its own.
+            base: As of ``put``.
+            note: As of ``put``.
+            progress: As of ``put``.
+
+        Raises:
+            CorruptObject: the file is no safetensors file; it says what is wrong with its header.
+            NotSerializable: safetensors has no such tensor; the message names it.
+            Unsupported: a tensor is of a type that takes ml_dtypes (bfloat16, float8), which is not installed, or of
+                one of which several elements lie in a byte.
+            WrongArgument: it is neither a file nor a dict, or a name or the metadata are no texts. It is a TypeError.
+            OSError: the file cannot be read.
+            OutOfSpace: disk full, or quota reached.
+            AccessDenied: nothing may be written there.
+            NotFound: there is no store, and it was opened with ``create=False``.
+            Conflict: as of ``put``.
+            InvalidKey: ``base`` or ``ref`` as of ``put``.
+            InvalidNote: as of ``put``.
+        """
+        from mfstore.safetensors.files import tensors_of
+
+        return self.put(tensors_of(source, metadata), ref, base=base, note=note, progress=progress)
+
+    def export(
+        self, key: str | View, path: str | os.PathLike[str], format: str | None = None, *,  # noqa: A002
+        overwrite: bool = False, metadata: Mapping[str, str] | None = None, verify: bool | None = None,
+        safe: bool | Allow | None = None, progress: Progress = None,
+    ) -> str:  # fmt: skip
+        """Write what is stored as a file that others read without mfstore; returns where it is.
+
+        It is there whole or not at all. Arrays and tensors go from their segments to the file, of which about 32 MiB
+        are held at a time; tables, series and JSON are loaded first. Nothing is unpickled for ``pickle``, ``bytes``
+        and ``text`` of a whole artifact.
+
+        Args:
+            key: A key, or another name, as of ``get``; or the view of a part (``store.view(key)["weights"]``).
+            path: The file, whose directory must exist; or an object of S3 (``s3://bucket/key``), which is reached as
+                the store is, if that lies in S3. It is written to a temporary file first.
+            format: "pickle", "npy", "npz", "parquet", "safetensors", "csv", "json", "text" or "bytes". None: as the
+                path ends (``.pkl``, ``.npy`` and so on; ``.txt``, ``.bin``); bytes and texts as they are, whatever the
+                path is called, unless that says pickle.
+            overwrite: Whether a file or an object that is there is replaced.
+            metadata: Of safetensors: texts by name, in place of those that were stored.
+            verify: As of ``get``, of a name.
+            safe: As of ``get``, of a name.
+            progress: As of ``get``.
+
+        Raises:
+            NotSerializable: the format cannot hold it; the message says why, and what fits. It is a TypeError.
+            WrongArgument: nothing says in which format. It is a TypeError.
+            InvalidKey: there is no such format, or the URL names no object.
+            Refused: there is such a file, or object.
+            NotFound: there is nothing of this name, or no such bucket.
+            Unsupported: a library that writes the format is missing; or the file is a device, a pipe or a socket, or
+                the service has no conditional writes, and ``overwrite`` is false.
+            OutOfSpace: there is no room for the file.
+            OSError: it cannot be written for another reason.
+            NotLoadable: as of ``get``.
+            CorruptObject: bytes differ from what was stored, and there is no whole copy.
+        """
+        from mfstore.exporting.exporting import export
+
+        if progress is not None:
+            with shown(progress, "export"):
+                return self.export(
+                    key, path, format, overwrite=overwrite, metadata=metadata, verify=verify, safe=safe
+                )  # fmt: skip
+        view = self.view(key, verify=verify, safe=safe) if isinstance(key, str) else key
+        place = os.fspath(path)
+        export(
+            self.backend, view, place, format, overwrite=overwrite, metadata=metadata,
+            stored=lambda whole: self.iter_bytes(whole.key, name=whole.artifact or None, verify=verify),
+        )  # fmt: skip
+        return place
+
+    def presign(self, url: str, expires: float | str | timedelta = "1h") -> str:
+        """A URL by which anybody gets an object of S3 for a while, without credentials: of what ``export`` has put
+        there.
+
+        What is stored under a key lies in packs, with other things, so no URL gives it alone; a key is Unsupported,
+        and the error says how to export it. That the object is there is looked for. Who has the URL has the object:
+        it cannot be taken back, but by deleting the object, or the access key that it was signed with.
+
+        Args:
+            url: ``s3://bucket/key``. It is reached as the store is, if that lies in S3.
+            expires: Seconds, a timedelta or a text such as "2h", up to seven days. A URL that was signed with temporary
+                credentials (of a role) ends with these; an MfstoreWarning says so where they tell when.
+
+        Raises:
+            Unsupported: it is a key; or a bucket whose URLs last five minutes (S3 Express).
+            NotFound: there is no such object, or nothing of this name.
+            InvalidKey: it lasts longer than seven days, or the URL names no object.
+            AccessDenied: the object may not be looked at, or there are no credentials.
+        """
+        from mfstore.exporting.presigning import no_object, presign
+
+        if not url.startswith("s3://"):
+            raise no_object(self.view(url), url)
+        return presign(self.backend, url, expires)
+
     def view(self, key: str, *, verify: bool | None = None, safe: bool | Allow | None = None) -> View:
         """A handle of what is stored, of which parts are loaded alone: columns of a frame, rows of an array, entries of
         a dict, artifacts of a bundle, attributes of an object.
@@ -1322,6 +1437,9 @@ class Store:
     atree = in_thread(tree)
     als_tree = in_thread(ls_tree)
     aget_tree = in_thread(get_tree)
+    aput_safetensors = in_thread(put_safetensors)
+    aexport = in_thread(export)
+    apresign = in_thread(presign)
     aview = in_thread(view)
     adiff = in_thread(diff)
     adelete = in_thread(delete)

@@ -16,10 +16,10 @@ from mfstore.errors import MfstoreError
 
 COMMANDS = {
     "bench": "bench", "cache": "cache", "copy": "copying", "delete": "artifacts", "demo": "demo", "diff": "diff",
-    "doctor": "doctor", "du": "du", "fleet": "fleet", "gc": "gc", "get": "artifacts", "hold": "holds",
-    "holds": "holds", "ls": "artifacts", "migrate": "migrate", "page": "page", "policy": "policy", "put": "artifacts",
-    "quarantine": "maintenance", "refs": "storage", "repair": "maintenance", "sign": "sign",
-    "stat": "artifacts", "tree": "artifacts", "verify": "maintenance",
+    "doctor": "doctor", "du": "du", "export": "exporting", "fleet": "fleet", "gc": "gc", "get": "artifacts",
+    "hold": "holds", "holds": "holds", "ls": "artifacts", "migrate": "migrate", "page": "page", "policy": "policy",
+    "presign": "exporting", "put": "artifacts", "quarantine": "maintenance", "refs": "storage",
+    "repair": "maintenance", "sign": "sign", "stat": "artifacts", "tree": "artifacts", "verify": "maintenance",
 }  # fmt: skip
 """Each command, and the module of ``mfstore.cli`` that has it. It is imported when the command is used: most of them
 need the compiled core, and the doctor is for where that does not load."""

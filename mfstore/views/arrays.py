@@ -32,8 +32,15 @@ class ArraySymbols(NamedTuple):
             return None
         if isinstance(self.items, Slot):
             return len(self.items)
-        data = self.node.args[0] if called(self.node) in _FROM_BUFFER else b""
-        return len(data) if isinstance(data, (bytes, bytearray)) else 0
+        return 0 if self.data is None else len(self.data)
+
+    @property
+    def data(self) -> Slot | bytes | bytearray | None:
+        """Its bytes, in its order, as a slot or as they lie in the pickle; None of objects, and if there are none."""
+        if isinstance(self.items, Slot):
+            return self.items
+        data = self.node.args[0] if called(self.node) in _FROM_BUFFER else None
+        return data if isinstance(data, (bytes, bytearray)) else None
 
     def rows(self, start: int, stop: int) -> Made:
         """Indices ``start`` to before ``stop`` of the axis that varies slowest: the first one, in order "F" the last.

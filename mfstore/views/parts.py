@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -66,6 +67,13 @@ class ArtifactParts:
         self._first = (first or first_chunks(recipe))[self.artifact.name]
         self._lock = Lock()
         self._root: tuple[Any] | None = None
+        self._behind: list[int] = []
+        """Where in the artifact's chunks those of each segment begin, and their end; once it is needed."""
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether it was stored as bytes, without pickle."""
+        return self.artifact.encoding != PICKLE
 
     @property
     def is_read(self) -> bool:
@@ -208,8 +216,17 @@ class ArtifactParts:
         """The chunks of a segment, or of the body: number of the first one in the artifact, and behind the last."""
         if number == BODY:
             return 0, self.artifact.body_chunks
-        first = self.artifact.body_chunks + sum(segment.chunks for segment in self.artifact.segments[:number])
-        return first, first + self.artifact.segments[number].chunks
+        if not self._behind:
+            lengths = (segment.chunks for segment in self.artifact.segments)
+            self._behind = list(accumulate(lengths, initial=self.artifact.body_chunks))
+        return self._behind[number], self._behind[number + 1]
+
+    def chunk_lengths(self, number: int) -> list[int]:
+        """Bytes of each chunk of a segment, or of the body, in order."""
+        if self.artifact.literal is not None:
+            return [len(self.artifact.literal)]
+        first, last = self.chunks_of(number)
+        return [chunk.usize for chunk in self.artifact.chunks[first:last]]
 
     def _divide(self, slot: Slot, memory: memoryview, pieces: dict[int, list[_Piece]]) -> None:
         """Say which bytes of which chunks, by their numbers in the artifact, are the slot's."""

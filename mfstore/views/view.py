@@ -538,6 +538,16 @@ class View(Shown):
 
     # ---- reading ----------------------------------------------------------------------
 
+    def symbols(self) -> tuple[ArtifactParts, Any] | None:
+        """Internal: the artifact that it is, or is part of, and of what it would be made; None for a bundle."""
+        return None if self._parts is None else (self._parts, self._node)
+
+    @property
+    def artifact(self) -> str | None:
+        """Internal: the name of the artifact that it is all of, "" where that has none; None for a part, and for a
+        bundle."""
+        return self._parts.artifact.name if self._parts is not None and self._made is None else None
+
     @property
     def _node(self) -> Any:
         if self._made is not None:

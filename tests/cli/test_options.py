@@ -10,7 +10,10 @@ from tests.rigs.command_line import mfstore
 
 NO_PLACE = {"cache", "demo"}
 """Commands that open no place but a directory they make."""
-READING = {"get", "ls", "stat", "tree", "diff", "du", "holds", "page", "refs log", "refs history", "fleet du", "policy"}
+READING = {
+    "get", "ls", "stat", "tree", "diff", "du", "holds", "page", "refs log", "refs history", "fleet du", "policy",
+    "presign",
+}  # fmt: skip
 """Commands that write nothing."""
 REACHED = {"endpoint_url", "region", "aws_profile"}
 ENCRYPTED = {"encryption", "kms_key"}

@@ -347,7 +347,7 @@ HOSTILE = {
     "a range of many": call(stacked("builtins", "range"), text("1")),
     "a frame whose blocks are a text": stacked("pandas", "DataFrame") + b")\x81}" + text("_mgr") + text("x") + b"sb",
     "items for what has none": call(stacked("decimal", "Decimal"), text("1")) + b"K\x01a",
-    "a state for what has none": call(stacked("collections", "OrderedDict")) + b"}" + text("a") + b"Nsb",
+    "a state for what has none": call(stacked("collections", "Counter")) + b"}" + text("a") + b"Nsb",
     "a memo without end": b"Nr\xff\xff\xff\x7f",
     "a memo without end, in text": b"Np99999999999\n",
     "bytes without end": b"\x8e" + b"\xff" * 7 + b"\x7f",

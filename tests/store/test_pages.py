@@ -13,7 +13,9 @@ WRAPPED = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     ("page", "flags", "folder"),
     [
         ("from", WRAPPED, ""),  # joblib and pickle write there too, beside stores
+        ("export", WRAPPED, "store"),
         ("safe", WRAPPED, "store"),
+        ("safetensors", WRAPPED, "store"),
         ("store", WRAPPED, "store"),
         ("trees", doctest.ELLIPSIS, "store"),
         ("versions", doctest.ELLIPSIS, "store"),
@@ -22,6 +24,6 @@ WRAPPED = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 def test_the_examples_of_a_page(page, flags, folder, tmp_path):
     found = doctest.testfile(
         str(ROOT / "docs" / f"{page}.md"), module_relative=False, optionflags=flags,
-        globs={"folder": str(tmp_path / folder), "other_folder": str(tmp_path / "other")},
+        globs={"folder": str(tmp_path / folder), "other_folder": str(tmp_path / "other"), "out": str(tmp_path)},
     )  # fmt: skip
     assert found.failed == 0 < found.attempted

@@ -16,6 +16,12 @@ from mfstore.pickling.safe.rules import NO_STATE, Given, Rule, check, growing, i
 
 _TYPE = re.compile(r"[<>|=]?([biufcSUVMmO]\d{0,9})", re.ASCII)
 _UNITS = frozenset(("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "generic"))
+_OF_ML_DTYPES = (
+    "bfloat16", "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2",
+    "float8_e5m2fnuz", "float8_e8m0fnu", "float6_e2m3fn", "float6_e3m2fn", "float4_e2m1fn", "int2", "int4", "uint2",
+    "uint4",
+)  # fmt: skip
+"""Types of numbers that ml_dtypes registers with numpy. All their bytes are numbers."""
 _ALIGNED = 0x80
 MOST_EMPTY = 1 << 20
 """Items that have no bytes, or columns and values that take none."""
@@ -42,6 +48,9 @@ def dtype_of(given: Given) -> Any:
         made = _dtype(np, "V", given.state)
         check(made.names is not None, "numpy.dtype", "a record without fields")
         return np.dtype((np.record, made))
+    if isinstance(letter, type):
+        check(letter.__module__ == "ml_dtypes" and letter.__name__ in _OF_ML_DTYPES, "numpy.dtype", "its type")
+        return _of_ml_dtypes(np.dtype(letter), given.state)
     check(type(letter) is str and _TYPE.fullmatch(letter), "numpy.dtype", f"type {letter!r:.40}")
     return np.dtype(letter) if given.state is NO_STATE else _dtype(np, letter.lstrip("<>|="), given.state)
 
@@ -68,6 +77,15 @@ def _dtype(np: Any, letter: str, state: Any) -> Any:
     if more and more[0]:
         check(type(more[0]) is dict, "numpy.dtype", "its metadata")
         made = np.dtype(made, metadata=more[0])
+    return made
+
+
+def _of_ml_dtypes(made: Any, state: Any) -> Any:
+    """A type of ml_dtypes, which has one state alone: of numbers as this machine has them."""
+    if state is not NO_STATE:
+        check(type(state) is tuple and 8 <= len(state) <= 9 and state[0] in (3, 4), "numpy.dtype", "its state")
+        check(state[1] == made.__reduce__()[2][1] and state[2:5] == (None, None, None), "numpy.dtype", "its state")
+        check(state[5] in (-1, made.itemsize) and not state[8:], "numpy.dtype", "its state")
     return made
 
 
@@ -227,5 +245,6 @@ RULES: dict[str, Rule] = {
     "numpy.ma.core._mareconstruct": whole(_masked),
     **{name: Rule(value=value_of("numpy", found)) for name, found in _CLASSES.items()},
     **{f"numpy.{name}": Rule(value=value_of("numpy", name)) for name in _SCALARS},
+    **{f"ml_dtypes.{name}": Rule(value=value_of("ml_dtypes", name)) for name in _OF_ML_DTYPES},
 }
 """By name, with the module."""

@@ -178,6 +178,15 @@ def _ordered(given: Given) -> Any:
     return OrderedDict(*args)
 
 
+def _note_ordered(made: Any, state: Any) -> None:
+    """Attributes, as tensors from a file of safetensors have them, and as torch notes versions in a ``state_dict``.
+    None takes the place of a method."""
+    name = "collections.OrderedDict"
+    check(type(state) is dict and are(str, state), name, "no dict of attributes")
+    check(not any(hasattr(OrderedDict, attribute) for attribute in state), name, "an attribute that is a method")
+    made.__dict__.update(state)
+
+
 def _defaulting(given: Given) -> Any:
     args = called(given, "collections.defaultdict", 0, 1)
     for factory in args:
@@ -250,7 +259,7 @@ RULES: dict[str, Rule] = {
     **{f"{module}.{name}": whole(_path(name)) for name in _PATHS for module in ("pathlib", "pathlib._local")},
     **{f"ipaddress.{name}": whole(_address(name)) for name in ("IPv4Address", "IPv6Address")},
     "zoneinfo.ZoneInfo._unpickle": whole(_zone),
-    "collections.OrderedDict": growing(_ordered, SET),
+    "collections.OrderedDict": growing(_ordered, SET, set_state=_note_ordered),
     "collections.defaultdict": growing(_defaulting, SET),
     "collections.Counter": growing(_counter, SET),
     "collections.deque": growing(_deque, EXTEND),

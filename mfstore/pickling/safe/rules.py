@@ -96,7 +96,8 @@ def canonical(module: str, name: str) -> tuple[str, str]:
 
 
 _LIBRARIES = {
-    "__main__": "flows", "metaflow": "flows", "numpy": "arrays", "pandas": "frames", "pyarrow": "arrow",
+    "__main__": "flows", "metaflow": "flows", "ml_dtypes": "arrays", "numpy": "arrays", "pandas": "frames",
+    "pyarrow": "arrow",
 }  # fmt: skip
 _PLAIN = "plain"
 

@@ -157,6 +157,15 @@ def is_refreshable(credentials: Any) -> bool:
     return hasattr(credentials, "refresh_needed")
 
 
+def end_of(credentials: Any) -> float | None:
+    """When temporary credentials end (time.time()), None where they do not say.
+
+    Relies on ``_expiry_time`` of ``RefreshableCredentials``, without which it is not known.
+    """
+    end: Any = getattr(credentials, "_expiry_time", None)
+    return None if end is None else float(end.timestamp())
+
+
 def find_credentials_again(session: Any) -> Any:
     """What a session's providers find now, None if nothing.
 

@@ -1,0 +1,1 @@
+"""What is stored, written as files that others read without mfstore."""

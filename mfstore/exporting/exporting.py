@@ -1,0 +1,110 @@
+"""An export: what is stored, in the format that is meant, at the place that is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from mfstore.errors import Unsupported
+from mfstore.exporting import arrays, pickles, tables, tensors, texts
+from mfstore.exporting.formats import (
+    BYTES,
+    CSV,
+    JSON,
+    NPY,
+    NPZ,
+    PARQUET,
+    PICKLE,
+    SAFETENSORS,
+    chosen,
+    content_of,
+    is_raw,
+    unfit,
+)
+from mfstore.exporting.targets import to_file, to_s3
+from mfstore.format.recipes import TREE
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+    from mfstore.views.view import View
+
+PickleOf = Callable[["View"], Iterable[bytes]]
+"""The stored pickle of a view that is all of an artifact, in blocks."""
+
+
+def export(
+    backend: Backend, view: View, place: str, format: str | None, *,  # noqa: A002
+    overwrite: bool, metadata: Mapping[str, str] | None, stored: PickleOf,
+) -> None:  # fmt: skip
+    """Write what a view is of to a file or an object of S3."""
+    found = view.symbols()
+    if found is not None and found[0].artifact.encoding == TREE:
+        raise Unsupported(
+            "this is a tree, which is no one file", key=view.key, hint="get_tree restores it, or one file of it"
+        )
+    called = chosen(view, place, format)
+
+    def write(path: Path) -> None:
+        _write(view, called, path, metadata, stored)
+
+    if place.startswith("s3://"):
+        to_s3(place, overwrite, write, backend)
+    else:
+        to_file(place, overwrite, write)
+
+
+def _write(view: View, called: str, path: Path, metadata: Mapping[str, str] | None, stored: PickleOf) -> None:
+    if called == PARQUET:
+        tables.write_parquet(view, path)
+        return
+    if called == CSV:
+        tables.write_csv(view, path)
+        return
+    with open(path, "xb", buffering=0) as raw:
+        out: Any = _Whole(raw)
+        if called == PICKLE:
+            _write_pickle(view, out, stored)
+        elif called == NPY:
+            arrays.write_npy(view, out)
+        elif called == NPZ:
+            arrays.write_npz(view, out, _named(view))
+        elif called == SAFETENSORS:
+            tensors.write_safetensors(view, out, _named(view), metadata)
+        elif called == JSON:
+            texts.write_json(view, out)
+        elif called == BYTES:
+            texts.write_bytes(view, out)
+        else:
+            texts.write_text(view, out)
+
+
+def _write_pickle(view: View, out: BinaryIO, stored: PickleOf) -> None:
+    if is_raw(view):
+        raise unfit(view, PICKLE, "it was stored as bytes, without pickle")
+    if view.artifact is None:
+        pickles.write_pickle(view, out)
+        return
+    for block in stored(view):
+        out.write(block)
+
+
+def _named(view: View) -> dict[Any, Any] | None:
+    return dict(arrays.named_parts(view)) if content_of(view) is None and view.kind in ("bundle", "mapping") else None
+
+
+class _Whole:
+    """A file without a buffer, to which large blocks are written without a copy, and all of each."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+
+    def write(self, data: Any) -> int:
+        block = memoryview(data).cast("B") if memoryview(data).nbytes else memoryview(b"")
+        length = len(block)
+        while block:
+            block = block[self._raw.write(block) :]
+        return length
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)

@@ -1,0 +1,114 @@
+"""Where an export goes: a file, or an object in S3. It is there whole or not at all, and replaces nothing unasked."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mfstore.errors import Conflict, InvalidKey, MfstoreError, NotFound, OutOfSpace, Refused, Unsupported
+from mfstore.loading.files import regular_target
+from mfstore.s3.urls import split_url
+
+if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
+    from mfstore.s3.bulk.client import BulkClient
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
+"""What file systems without hard links answer, among others."""
+MEMORY = 64 << 20
+"""Bytes that an upload may hold."""
+_HINT = "overwrite=True replaces it"
+
+
+def to_file(place: str, overwrite: bool, write: Callable[[Path], None]) -> None:
+    """Have ``write`` write a file beside, which then takes its name. Refused if there is one already."""
+    target = regular_target(place)
+    if not overwrite and os.path.lexists(target):
+        raise Refused("there is such a file", found=str(target), hint=_HINT)
+    temporary = target.with_name(f".mfstore-{os.getpid()}-{os.urandom(8).hex()}")
+    try:
+        _filled(temporary, target, write)
+        if overwrite or not _linked(temporary, target):
+            temporary.replace(target)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _filled(temporary: Path, target: Path, write: Callable[[Path], None]) -> None:
+    try:
+        write(temporary)
+    except OSError as error:
+        if isinstance(error, MfstoreError) or error.errno not in NO_ROOM:
+            raise
+        raise OutOfSpace(
+            "no room for the file", found=str(target), hint="Free space, or choose another file"
+        ) from error
+
+
+def _linked(temporary: Path, target: Path) -> bool:
+    """Give the file its name, unless there is such a file by now. False where the file system has no links: then all
+    that can be done is to look."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise Refused("there is such a file by now", found=str(target), hint=_HINT) from None
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if os.path.lexists(target):
+            raise Refused("there is such a file by now", found=str(target), hint=_HINT) from None
+        return False
+    return True
+
+
+def to_s3(url: str, overwrite: bool, write: Callable[[Path], None], backend: Backend) -> None:
+    """Have ``write`` write a temporary file, and store that under the URL. Refused if there is such an object."""
+    from mfstore.s3.bulk.items import PutItem
+
+    bucket, key = split_url(url)
+    if not key or key.endswith("/"):
+        raise InvalidKey("an export needs the name of an object", found=url, hint=f"{url.rstrip('/')}/name.parquet")
+    with client_beside(backend, bucket) as client:
+        if not overwrite and _is_there(client, key):
+            raise Refused("there is such an object", found=url, hint=_HINT)
+        with tempfile.TemporaryDirectory(prefix="mfstore-") as directory:
+            temporary = Path(directory) / "export"
+            _filled(temporary, temporary, write)
+            try:
+                client.put_many([PutItem(key, temporary, if_none_match=not overwrite)])
+            except Conflict as error:
+                raise Refused("there is such an object by now", found=url, hint=_HINT) from error
+            except Unsupported as error:
+                error.hint = f"{error.hint or ''} overwrite=True needs no conditional write".strip()
+                raise
+
+
+@contextmanager
+def client_beside(backend: Backend, bucket: str) -> Iterator[BulkClient]:
+    """A client for a bucket, which reaches S3 as the store does, if that lies there; else as it is found."""
+    if backend.url.startswith("s3://"):
+        from mfstore.backends.s3.backend import S3Backend
+
+        if isinstance(backend, S3Backend):
+            # Its connections are the store's, and stay open.
+            yield backend.client.beside(bucket, MEMORY)
+            return
+    from mfstore.s3.bulk.client import BulkClient
+
+    with BulkClient(bucket) as client:
+        yield client
+
+
+def _is_there(client: BulkClient, key: str) -> bool:
+    try:
+        list(client.head_many([key]))
+    except NotFound:
+        return False
+    return True

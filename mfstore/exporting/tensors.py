@@ -1,0 +1,83 @@
+"""Tensors by name as a file of safetensors, from their segments to the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from mfstore.exporting.arrays import StoredArray, stored_arrays
+from mfstore.exporting.formats import SAFETENSORS, is_of_safetensors, unfit
+from mfstore.exporting.streams import Content, write
+from mfstore.safetensors.dtypes import CODES
+from mfstore.safetensors.files import as_array, header_of
+from mfstore.safetensors.header import METADATA, PREFIX, Header, encode, laid_out
+from mfstore.views.data import MAPPING, OBJECT
+
+if TYPE_CHECKING:
+    from mfstore.views.parts import ArtifactParts
+    from mfstore.views.view import View
+
+
+def write_safetensors(
+    view: View, out: BinaryIO, named: Mapping[str, tuple[ArtifactParts, Any]] | None, metadata: Mapping[str, str] | None
+) -> None:  # fmt: skip
+    """Tensors by name. What came from a file is that file again, to the byte, unless there is other ``metadata``."""
+    if named is None:
+        hint = "Of a model of torch: put_safetensors(model.state_dict())" if view.kind == OBJECT else None
+        raise unfit(view, SAFETENSORS, f"it is a {view.type}, and no tensors by name", hint)
+    arrays = stored_arrays(named)
+    told = {name: _told(view, name, array) for name, array in arrays.items()}
+    said = _said(view)
+    header = header_of(said.get("header"), told) if metadata is None else None
+    start = None if header is None else said["header"]
+    if header is None:
+        if metadata is None:
+            metadata = said.get("metadata", {})
+        header = laid_out([(name, *one) for name, one in told.items()], _texts(view, metadata))
+    start = encode(header) if start is None else len(start).to_bytes(PREFIX, "little") + start
+    write([Content(None, lambda: start), *_contents(header, arrays)], out)
+
+
+def _contents(header: Header, arrays: Mapping[str, StoredArray | None]) -> list[Content]:
+    found = []
+    for tensor in sorted(header.tensors, key=lambda tensor: (tensor.start, tensor.end)):
+        array = arrays[tensor.name]
+        if array is None or tensor.start == tensor.end:
+            continue
+        # Others than little-endian ones in C order are made, and turned.
+        if array.order != "C" or (array.dtype is not None and array.dtype.byteorder == ">"):
+            array = array._replace(data=None)
+        found.append(array.content(partial(as_array, name=tensor.name)))
+    return found
+
+
+def _told(view: View, name: str, array: StoredArray | None) -> tuple[str, tuple[int, ...]]:
+    """The code of its type, and its shape."""
+    if not isinstance(name, str) or name == METADATA:
+        raise unfit(view, SAFETENSORS, f"{name!r:.80} is the name of no tensor")
+    if array is None:
+        kind = view[name].kind
+        hint = f"Export that part: store.view(key)[{name!r}], or --part {name}" if kind == MAPPING else None
+        raise unfit(view, SAFETENSORS, f"the part {name!r:.80} is no tensor", hint)
+    if array.kind not in CODES:
+        raise unfit(view, SAFETENSORS, f"it has no type like that of {name!r:.80}, {array.kind or 'unknown'}")
+    return CODES[array.kind], array.shape
+
+
+def _said(view: View) -> dict[str, Any]:
+    """What the file said from which it was stored."""
+    found = view.symbols()
+    node: Any = None if found is None else found[1]
+    if not is_of_safetensors(node):
+        return {}
+    metadata = node.state["metadata"]
+    plain = isinstance(metadata, dict) and all(type(one) is str for one in (*metadata, *metadata.values()))
+    return {**node.state, "metadata": metadata if plain else {}}
+
+
+def _texts(view: View, metadata: Any) -> Mapping[str, str]:
+    for name, value in metadata.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise unfit(view, SAFETENSORS, f"its metadata are texts by their names, not {name!r:.40}: {value!r:.40}")
+    return metadata  # type: ignore[no-any-return]

@@ -1,0 +1,40 @@
+"""Presigned URLs, as botocore makes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from botocore.config import Config
+
+from mfstore.errors import AccessDenied
+from mfstore.s3.aws import botocore_internals as internals
+from mfstore.s3.aws import errors, sessions
+from mfstore.s3.aws.control import BotocoreControlPlane
+from mfstore.s3.aws.settings import KEY_OPTIONS
+
+if TYPE_CHECKING:
+    from mfstore.s3.aws.interface import ControlPlane
+
+
+def presigned(control: ControlPlane, bucket: str, key: str, seconds: int) -> tuple[str, float | None]:
+    """A URL that gets an object for so long, and when the credentials end with which it is signed (time.time(); None
+    where they say nothing of an end). It is made here: nobody is asked."""
+    assert isinstance(control, BotocoreControlPlane)
+    process = control.process()
+    settings = control.settings
+    credentials = process.keyring.current()
+    if credentials is None:
+        raise AccessDenied("a URL is signed, and this client has no credentials", hint="Leave out anonymous=True")
+    secrets = credentials.access_key, credentials.secret_key, credentials.token
+    keys = {name: value for name, value in zip(KEY_OPTIONS, secrets, strict=True) if value is not None}
+    region = process.regions.of(bucket)
+    try:
+        client = sessions.client_for(
+            settings if region is None else replace(settings, region=region), process.session,
+            process.config.merge(Config(signature_version="s3v4")), keys,
+        )  # fmt: skip
+        url: str = client.generate_presigned_url("get_object", {"Bucket": bucket, "Key": key}, ExpiresIn=seconds)
+    except Exception as error:
+        raise errors.local(error, settings.profile).where(key=key) from error
+    return url, internals.end_of(process.keyring.botocore_credentials())

@@ -1,0 +1,1 @@
+"""The file format safetensors: headers, types, and files as dicts of arrays."""

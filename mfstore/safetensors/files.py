@@ -1,0 +1,127 @@
+"""Files of safetensors, and dicts of tensors, as what is stored: an ordered dict of arrays, each in memory of its own.
+
+What a file says besides is in attributes of the dict, as torch keeps that of a ``state_dict``: ``metadata``, and
+``header`` where it is not the one that the safetensors package would write.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from mfstore.errors import CorruptObject, NotSerializable, WrongArgument
+from mfstore.safetensors.dtypes import CODES, TYPES, numpy_dtype
+from mfstore.safetensors.header import METADATA, PREFIX, Header, decode, encode, header_length, laid_out
+
+Source = str | os.PathLike[str] | Mapping[str, Any]
+
+
+def tensors_of(source: Source, metadata: Mapping[str, str] | None = None) -> OrderedDict[str, Any]:
+    """What is stored of a file, or of a dict of arrays and tensors."""
+    if isinstance(source, Mapping):
+        return _of_mapping(source, metadata or {})
+    if not isinstance(source, (str, os.PathLike)):
+        raise WrongArgument(
+            "tensors are a file, or a dict of them by name", found=type(source).__name__,
+            hint="Of a model of torch: put_safetensors(model.state_dict())",
+        )  # fmt: skip
+    if metadata is not None:
+        raise WrongArgument("a file has its own metadata", hint="Leave out metadata=, or give the dict of its tensors")
+    return _of_file(source)
+
+
+def _of_file(path: str | os.PathLike[str]) -> OrderedDict[str, Any]:
+    """Arrays over a map of the file, which must not change as long as they are used."""
+    import numpy as np
+
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = header_length(file.read(PREFIX), size)
+        raw = file.read(length)
+        header = decode(raw, size - PREFIX - length)
+        dtypes = {tensor.name: numpy_dtype(tensor.code, tensor.name) for tensor in header.tensors}
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    arrays = {}
+    for tensor in header.tensors:
+        dtype = dtypes[tensor.name]
+        if tensor.end == tensor.start:
+            arrays[tensor.name] = np.zeros(tensor.shape, dtype)
+            continue
+        start = PREFIX + length + tensor.start
+        flat = np.frombuffer(data, dtype, (tensor.end - tensor.start) // dtype.itemsize, start)
+        arrays[tensor.name] = flat.reshape(tensor.shape)
+    as_usual = encode(laid_out([tensor[:3] for tensor in header.tensors], header.metadata))[PREFIX:]
+    return _noted(arrays, header.metadata, None if as_usual == raw else raw)
+
+
+def _of_mapping(given: Mapping[str, Any], metadata: Mapping[str, str]) -> OrderedDict[str, Any]:
+    for name, value in metadata.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise WrongArgument("metadata are texts by their names", found=f"{name!r}: {value!r:.80}")
+    arrays = {}
+    for name, value in given.items():
+        if not isinstance(name, str) or name == METADATA:
+            raise WrongArgument("tensors have names, which are texts", found=f"{name!r:.80}")
+        arrays[name] = as_array(value, name)
+    header = laid_out([(name, CODES[one.dtype.name], one.shape) for name, one in arrays.items()], metadata)
+    return _noted({tensor.name: arrays[tensor.name] for tensor in header.tensors}, metadata, None)
+
+
+def as_array(value: Any, name: str) -> Any:
+    """An array or a tensor as an array in C order whose type safetensors has. NotSerializable for what is none."""
+    import numpy as np
+
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        value = _of_torch(torch, value, name)
+    if not isinstance(value, np.ndarray) or value.dtype.hasobject or value.dtype.name not in CODES:
+        what = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+        raise NotSerializable(
+            f"safetensors has no tensor like {name!r:.80}, {what}",
+            hint=f"It has {', '.join(CODES)}; put stores any object",
+        )
+    if value.dtype.byteorder == ">" or (value.dtype.byteorder == "=" and sys.byteorder == "big"):
+        value = value.astype(value.dtype.newbyteorder("<"))
+    return value if value.flags.c_contiguous else value.copy(order="C")
+
+
+def _of_torch(torch: Any, tensor: Any, name: str) -> Any:
+    """A tensor as an array of the same memory, where it lies in that of this machine in one piece."""
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if tensor.layout is not torch.strided or kind not in CODES:
+        raise NotSerializable(
+            f"safetensors has no tensor like {name!r:.80}, of {tensor.dtype} and {tensor.layout}",
+            hint="Make it dense, and of another type; put stores any tensor",
+        )
+    tensor = tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()
+    code = CODES[kind]
+    if not TYPES[code].of_ml_dtypes:
+        return tensor.numpy()
+    # numpy does not know it: as numbers of its length, which are then called what they are.
+    whole = {8: torch.uint8, 16: torch.int16}[TYPES[code].bits]
+    return tensor.view(whole).numpy().view(numpy_dtype(code, name))
+
+
+def _noted(arrays: Mapping[str, Any], metadata: Mapping[str, str], header: bytes | None) -> OrderedDict[str, Any]:
+    made: Any = OrderedDict(arrays)
+    made.metadata = dict(metadata)
+    if header is not None:
+        made.header = header
+    return made  # type: ignore[no-any-return]
+
+
+def header_of(raw: object, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> Header | None:
+    """The header that a file had from which these tensors, by code and shape, were stored; None where ``raw``
+    is not theirs: they are others by now, or it is none."""
+    if not isinstance(raw, bytes):
+        return None
+    nbytes = sum(laid_out([(name, *one)], {}).nbytes for name, one in tensors.items())
+    try:
+        header = decode(raw, nbytes)
+    except CorruptObject:
+        return None
+    return header if {tensor.name: tensor[1:3] for tensor in header.tensors} == dict(tensors) else None
