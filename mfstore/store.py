@@ -1228,7 +1228,7 @@ class Store:
             raise WrongArgument(
                 "other is the store to copy to", found=type(other).__name__, hint="mfstore.open(url) gives it"
             )
-        with shown(progress, "copy_to"):
+        with shown(progress, "copy"):
             return copy_store(self.handle, other.handle, names, on_conflict, dry_run)
 
     # ---- maintenance --------------------------------------------------------------------

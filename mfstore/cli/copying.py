@@ -26,8 +26,8 @@ SHOWN = 50
 ANOTHER_WAY = "Of a source that is reached otherwise"
 
 
-def _of_source(*names: str, help: str) -> Callable[[Any], Any]:  # noqa: A002
-    return click.option(*names, cls=SectionOption, section=ANOTHER_WAY, help=help)
+def _of_source(*names: str, **more: Any) -> Callable[[Any], Any]:
+    return click.option(*names, cls=SectionOption, section=ANOTHER_WAY, **more)
 
 
 @click.command(cls=Command)
@@ -39,9 +39,9 @@ def _of_source(*names: str, help: str) -> Callable[[Any], Any]:  # noqa: A002
     "the values of SRC behind its own.",
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="As --on-conflict overwrite.")
-@_of_source("--from-endpoint-url", help="Where the service of SRC is; else as of DEST.")
-@_of_source("--from-region", help="Likewise.")
-@_of_source("--from-profile", help="A profile of AWS's configuration; likewise.")
+@_of_source("--from-endpoint-url", metavar="URL", help="Where the service of SRC is; else as of DEST.")
+@_of_source("--from-region", metavar="NAME", help="Likewise.")
+@_of_source("--from-profile", metavar="NAME", help="A profile of AWS's configuration; likewise.")
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DEST")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
@@ -93,10 +93,16 @@ def _print(done: Copied) -> None:
     same = len(done.refs) - len(rows)
     if same:
         click.echo(f"{count(same, 'ref')} {'has' if same == 1 else 'have'} all of it there")
-    verb = "copied" if done.done else "would be copied"
-    told = f"{count(done.keys, 'key')} {verb} to {done.destination}: {size(done.sent)} in "
-    told += f"{'' if done.done else 'about '}{count(done.objects, 'object')}, {count(done.chunks, 'chunk')} in packs"
-    click.echo(printable(f"{told}; {done.there:,} {'was' if done.there == 1 else 'were'} there"))
+    if done.keys:
+        told = f"{count(done.keys, 'key')} {'copied' if done.done else 'would be copied'} to {done.destination}: "
+        told += f"{size(done.sent)} in {'' if done.done else 'about '}{count(done.objects, 'object')}"
+        if done.chunks:
+            told += f", with {count(done.chunks, 'chunk')}"
+    else:
+        told = f"no key is missing in {done.destination}"
+    if done.there:
+        told += f"; {count(done.there, 'key')} {'was' if done.there == 1 else 'were'} there"
+    click.echo(printable(told))
     if done.signatures or done.holds:
         click.echo(f"with {count(done.signatures, 'signature')} and {count(done.holds, 'hold')}")
     for name in done.kept[:SHOWN]:

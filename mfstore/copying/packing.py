@@ -22,7 +22,6 @@ from mfstore.format.packs import (
     pack_path,
 )
 from mfstore.maintenance.store.groups import ALONE, by_place, move_group
-from mfstore.progress import METER
 from mfstore.saving.codecs import encode_chunk
 
 if TYPE_CHECKING:
@@ -162,5 +161,3 @@ class CopiedPacks:
         self.closed.append((name, list(entries)))
         self.chunks += len(entries)
         self.written += size
-        if (meter := METER.get()) is not None:
-            meter.moved(size)

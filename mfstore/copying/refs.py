@@ -13,6 +13,7 @@ from mfstore.ref_objects import remove_ref
 from mfstore.saving.guard import Names
 
 if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
     from mfstore.copying.report import OnConflict, Outcome
     from mfstore.handle import Handle
     from mfstore.saving.guard import Condemned
@@ -76,19 +77,19 @@ def conflict(names: Sequence[str], destination: str) -> Conflict:
     )  # fmt: skip
 
 
-def write_ref(handle: Handle, plan: RefPlan, found: str | None, relied: Names, condemned: Condemned) -> None:
-    """Set a ref to what is planned, if it still has the etag ``found`` (None: there is none). Conflict when it has not,
-    or when garbage collection removes what it is to name: then it is what it was.
+def write_ref(handle: Handle, plan: RefPlan, found: str | None, relied: Names, condemned: Condemned) -> bool:
+    """Set a ref to what is planned, if it still has the etag ``found`` (None: there is none); whether it had. Conflict
+    when garbage collection removes what it is to name: then it is what it was.
 
     Steps and order are those of ``Refs.set`` (docs/protocol.md, "Refs"): what is condemned may go before it is
     confirmed, so the ref names what it named before until then.
     """
     backend, path = handle.backend, ref_path(plan.name)
     marked = condemned.concerns(relied)
-    if marked:
-        etag = backend.put_if(path, encode_ref(plan.before, plan.added[-1]), found)
-    else:
-        etag = backend.put_if(path, encode_ref([*plan.before, *plan.added]), found)
+    whole = encode_ref([*plan.before, *plan.added])
+    etag = _put(backend, path, encode_ref(plan.before, plan.added[-1]) if marked else whole, found)
+    if etag is None:
+        return False
     try:
         handle.guard.confirm(condemned, Names(), relied)
     except MfstoreError:
@@ -98,5 +99,12 @@ def write_ref(handle: Handle, plan: RefPlan, found: str | None, relied: Names, c
             else:
                 remove_ref(backend, path, etag)
         raise
-    if marked:
-        backend.put_if(path, encode_ref([*plan.before, *plan.added]), etag)
+    return not marked or _put(backend, path, whole, etag) is not None
+
+
+def _put(backend: Backend, path: str, data: bytes, etag: str | None) -> str | None:
+    """The new etag; None when something else is there by now."""
+    try:
+        return backend.put_if(path, data, etag)
+    except Conflict:
+        return None

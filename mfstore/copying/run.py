@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
+from mfstore.copying.presence import present
 from mfstore.copying.reading import Source
 from mfstore.copying.refs import RefPlan, conflict, plan_ref, write_ref
 from mfstore.copying.report import Copied, CopiedRef
@@ -16,11 +18,10 @@ from mfstore.copying.transfer import Tally, Transfer
 from mfstore.errors import Conflict, InvalidKey, MfstoreError, NotFound, Refused, Unsupported
 from mfstore.format.description import PATH
 from mfstore.format.digests import Key, name_of
-from mfstore.format.refs import ref_path
+from mfstore.format.refs import PREFIX, StoredRef, ref_path
 from mfstore.holding import hold_key, hold_ref, store_holds
-from mfstore.host.elapsed import moment, since
 from mfstore.ref_objects import read_ref, read_refs
-from mfstore.saving.guard import KNOWLEDGE_SECONDS, Names
+from mfstore.saving.guard import Names
 
 if TYPE_CHECKING:
     from mfstore.copying.report import OnConflict
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from mfstore.saving.guard import Condemned
 
 ON_CONFLICT = ("raise", "skip", "overwrite")
+WRITTEN_AT_ONCE = 16
+"""Refs that are written at the same time where each is a request: a thread for each."""
+WRITTEN_TOGETHER = 256
+"""Refs that are written between two looks at what is condemned: a few seconds."""
 ATTEMPTS = 20
 """How often a ref is planned anew when others set it at the same moment."""
 
@@ -80,7 +85,11 @@ def _plan_refs(
     plans: dict[str, RefPlan] = {}
     refused = []
     now = time.time()
-    for (name, entries), there in zip(refs.items(), read_refs(target.backend, list(refs)), strict=True):
+    listed = present(target.backend, PREFIX, [ref_path(name) for name in refs])
+    asked = [name for name in refs if listed is None or ref_path(name) in listed]
+    found = dict(zip(asked, read_refs(target.backend, asked), strict=True))
+    for name, entries in refs.items():
+        there = found.get(name, StoredRef())
         if isinstance(there, MfstoreError) and not isinstance(there, NotFound):
             raise there
         values: Sequence[RefEntry] = () if isinstance(there, MfstoreError) else there.entries
@@ -146,37 +155,43 @@ class _Copy:
             every.recipes += bytes.fromhex(key)
             every.packs += packs
         guard = self._target.guard
-        view: Condemned | None = None
-        looked = moment()
-        for name, plan in self._plans.items():
-            if not plan.writes:
-                continue
-            if view is None or since(looked) >= KNOWLEDGE_SECONDS / 3:
-                looked, view = moment(), guard.condemned()
+        writes = [plan for plan in self._plans.values() if plan.writes]
+        threads = WRITTEN_AT_ONCE if self._target.backend.capabilities.remote else 1
+        with ThreadPoolExecutor(threads, thread_name_prefix="mfstore-copy") as pool:
+            for start in range(0, len(writes), WRITTEN_TOGETHER):
+                view = guard.condemned()
+                # All of it is there still, as of now: what is deleted from here on is told by what follows this view.
                 guard.confirm(before, Names(), every)
-            self._plans[name] = self._write_ref(plan, view)
+                some = writes[start : start + WRITTEN_TOGETHER]
+                for plan in pool.map(partial(self._write_ref, view=view), some):
+                    self._plans[plan.name] = plan
 
     def _write_ref(self, plan: RefPlan, view: Condemned) -> RefPlan:
         """Set one ref; what was written, as somebody may have set it since it was planned."""
-        backend, name = self._target.backend, plan.name
-        entries = self._selection.refs[name]
+        backend, path = self._target.backend, ref_path(plan.name)
+        etag = None
         for attempt in range(ATTEMPTS):
-            try:
-                etag, there = read_ref(backend, ref_path(name))
-                values: Sequence[RefEntry] = there.entries
-            except NotFound:
-                etag, values = None, ()
-            if attempt or tuple(values) != tuple(plan.before):
-                now = plan_ref(name, entries, values, self._on_conflict, time.time())
-                if now is None:
-                    raise conflict([name], backend.url)
-                plan = now
+            if attempt or plan.before:
+                etag, values = self._present_ref(path)
+                if attempt or tuple(values) != tuple(plan.before):
+                    entries = self._selection.refs[plan.name]
+                    again = plan_ref(plan.name, entries, values, self._on_conflict, time.time())
+                    if again is None:
+                        raise conflict([plan.name], backend.url)
+                    plan = again
             if not plan.writes:
                 return plan
-            with suppress(Conflict):
-                write_ref(self._target, plan, etag, self._relied([entry.key for entry in plan.added]), view)
+            if write_ref(self._target, plan, etag, self._relied([entry.key for entry in plan.added]), view):
                 return plan
-        raise Conflict(f"ref {name!r} keeps changing", key=ref_path(name), backend=backend.url, hint="Run it again")
+        raise Conflict(f"ref {plan.name!r} keeps changing", key=path, backend=backend.url, hint="Run it again")
+
+    def _present_ref(self, path: str) -> tuple[str | None, Sequence[RefEntry]]:
+        """What the destination has there now."""
+        try:
+            etag, there = read_ref(self._target.backend, path)
+            return etag, there.entries
+        except NotFound:
+            return None, ()
 
     def _relied(self, keys: Iterable[Key]) -> Names:
         relied = Names()

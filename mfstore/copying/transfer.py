@@ -21,8 +21,10 @@ from mfstore.copying.places import (
     placement_of,
     plan_fetches,
 )
+from mfstore.copying.presence import present
 from mfstore.copying.reading import gone
 from mfstore.copying.recipes import rewritten
+from mfstore.copying.selection import RECIPES
 from mfstore.errors import MfstoreError, NotFound
 from mfstore.format.packs import PackPiece, pack_path, place_of, told_chunks
 from mfstore.format.recipes import INLINE, ChunkRef, Placement, recipe_path
@@ -59,13 +61,6 @@ WINDOW_CHUNKS = 1 << 16
 CHECKPOINT = 256 << 20
 """Bytes of packs after which the index is told of them before their recipes are there: who is killed and runs it again
 finds them, and sends no more than so many bytes twice."""
-LISTED_PER_KEY = 64
-"""Keys of the destination that are listed for each key that is to be copied: a page of a thousand is a request, and
-each key that is asked for alone is one. So what the listing costs is at most a fifteenth of the rest."""
-PAGE = 1000
-"""Keys that are listed with one request."""
-ASKED_ALONE = 4
-"""Up to so many keys nothing is listed."""
 LAYOUTS_TOGETHER = 8
 """Trailers asked for at a time: what they tell is remembered of some packs only."""
 
@@ -103,13 +98,15 @@ class Transfer:
 
     def copy(self, keys: Sequence[Key]) -> None:
         """Copy these, or tell what that would send."""
-        present = self._present(keys)
+        is_there = self._target.description is not None
+        paths = {key: recipe_path(key) for key in keys}
+        listed = present(self._target.backend, RECIPES, paths.values()) if is_there else set()
         for some in _together(keys, ASKED_TOGETHER):
-            found = [key for key in some if present is None or key in present]
-            missing = [key for key in some if present is not None and key not in present]
+            found = [key for key in some if listed is None or paths[key] in listed]
+            missing = [key for key in some if listed is not None and paths[key] not in listed]
             if found:
-                paths = [recipe_path(key) for key in found]
-                for key, (_, data) in zip(found, self._target.backend.get_many(paths), strict=True):
+                read = self._target.backend.get_many([paths[key] for key in found])
+                for key, (_, data) in zip(found, read, strict=True):
                     if isinstance(data, NotFound):
                         missing.append(key)
                     elif isinstance(data, MfstoreError):
@@ -126,26 +123,6 @@ class Transfer:
         self._flush()
         if not self._dry_run and self.tally.objects:
             self._target.context.chunk_index.compact()
-
-    def _present(self, keys: Sequence[Key]) -> set[str] | None:
-        """Which of the keys the destination seems to have; None: nobody knows."""
-        backend = self._target.backend
-        if self._target.description is None:
-            return set()
-        if not backend.capabilities.remote:
-            there = backend.exists_many([recipe_path(key) for key in keys])
-            return {key for key, one in zip(keys, there, strict=True) if one}
-        if len(keys) <= ASKED_ALONE:
-            return None
-        wanted, found, left = set(keys), set(), max(PAGE, LISTED_PER_KEY * len(keys))
-        for info in backend.list("recipes/"):
-            name = info.key.rpartition("/")[2]
-            if name in wanted:
-                found.add(name)
-            left -= 1
-            if not left:
-                return None
-        return found
 
     def _read(self, keys: Iterable[Key]) -> Iterator[tuple[Key, Recipe]]:
         """The recipes of the source. NotFound for one that is not there."""
@@ -241,11 +218,15 @@ class Window:
         self._deltas: dict[bytes, Use] = {}
         """Deltas that lie in packs now, by id."""
         self._bytes: dict[Key, int] = {}
+        self._meter = METER.get()
 
     def copy(self, recipes: Sequence[tuple[Key, Recipe]], needs: Needs, wholes: dict[bytes, Location]) -> None:
         """Store what the recipes need, and them. ``wholes`` learns where base chunks lie."""
         self._bytes = dict.fromkeys((key for key, _ in recipes), 0)
         located = self._stored.located
+        if self._meter is not None:
+            chunks = sum(wanted.csize for wanted in needs.packs.values())
+            self._meter.expect(chunks + sum(recipe.stored for _, recipe in recipes))
         lost: dict[Key, set[int]] = {}
         failed: dict[bytes, Use] = {}
         for key, recipe in recipes:
@@ -350,6 +331,7 @@ class Window:
         """Learn where chunks of a source's pack lie now."""
         located = self._stored.located
         counted: set[int] = set()
+        moved = 0
         for old, at in placed:
             for use in needs.uses.get(_place(pack, old), ()):
                 if use.number == BASE:
@@ -364,6 +346,9 @@ class Window:
                 if old.offset not in counted:
                     counted.add(old.offset)
                     self._bytes[use.key] += old.csize
+                    moved += old.csize
+        if self._meter is not None:
+            self._meter.moved(moved)
 
     # ---- what is written behind them --------------------------------------------------
 
@@ -386,7 +371,6 @@ class Window:
             self._target.demand_pcodec()
         codec = self._context.workers.thread.codec
         keys = bytearray()
-        meter = METER.get()
         names: dict[Key, bytes] = {}
         for key, recipe in recipes:
             parts, packs = rewritten(
@@ -394,8 +378,8 @@ class Window:
             )
             size = sum(map(len, parts))
             self._batch.put(recipe_path(key), parts)
-            if meter is not None:
-                meter.moved(size)
+            if self._meter is not None:
+                self._meter.moved(recipe.stored)
             keys += bytes.fromhex(key)
             names[key] = b"".join(packs)
             self._bytes[key] += size
