@@ -127,13 +127,11 @@ def main():
                 for name in source.refs.list(one):
                     assert target.refs[name] == source.refs[name], name
 
+        nine = [f"models/churn@{back}" for back in range(1, VERSIONS)]
         ways("all of it", ["*"])
         ways("again, nothing is new", ["*"], again=True)
         ways("the ten versions", ["models/*"])
-        ways("the last one, where nine are", ["models/*"], lambda store: opened("source").copy_to(store, nine()))
-
-        def nine():
-            return [f"models/churn@{back}" for back in range(1, VERSIONS)]
+        ways("the last one, where nine are", ["models/*"], lambda store: opened("source").copy_to(store, nine))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ their recipes. To the destination a copy is a save: the order of its writes, and
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from mfstore._core.codec import DELTAS, PCODEC
@@ -165,7 +166,10 @@ class Transfer:
 
     def _unreliable(self, stored: StoredChunks, there: Iterable[tuple[Key, bytes]]) -> list[Key]:
         """Which keys cannot be relied on as they are stored at the destination: condemned, or damaged."""
+        there = list(there)
         again = []
+        if there and self._target.backend.capabilities.remote:
+            self._read_trailers(there)
         for key, data in there:
             before = len(stored.relied.packs)
             if stored.has_recipe(bytes.fromhex(key), data):
@@ -174,6 +178,15 @@ class Transfer:
             else:
                 again.append(key)
         return again
+
+    def _read_trailers(self, there: Iterable[tuple[Key, bytes]]) -> None:
+        """Read together what is asked of each pack that recipes name: one after the other would take as many round
+        trips."""
+        packs: dict[bytes, None] = {}
+        for key, data in there:
+            with suppress(MfstoreError):  # it is copied again
+                packs |= dict.fromkeys(self._target.decode(key, data).packs)
+        self._target.context.reliance.layouts([pack.hex() for pack in packs])
 
     def _count(self, recipes: Sequence[tuple[Key, Recipe]], needs: Needs) -> None:
         """Of a dry run."""
