@@ -141,8 +141,17 @@
         h("button", { type: "button", on: { click: () => sort(number) } }, column.name)));
     const head = h("div", { class: "head", role: "row" }, heads);
     const whole = h("div", { class: "list", role: "grid", "aria-label": name }, head, body);
-    const narrow = matchMedia("(max-width: 600px)");
-    const seen = () => columns.filter((column) => !(narrow.matches && column.wide));
+    /* Columns that can be missed give way, the last first, where there is no room for all. */
+    const seen = () => {
+      const least = (column) => 16 * Number(column.width.match(/[\d.]+/)[0]);
+      const left = [...columns];
+      const room = whole.clientWidth || innerWidth;
+      for (const column of [...columns].reverse()) {
+        if (left.reduce((sum, one) => sum + least(one), 0) <= room) break;
+        if (column.wide) left.splice(left.indexOf(column), 1);
+      }
+      return left;
+    };
     const layout = () => {
       whole.style.setProperty("--columns", seen().map((column) => column.width).join(" "));
       heads.forEach((cell, number) => { cell.hidden = !seen().includes(columns[number]); });
@@ -204,7 +213,7 @@
       event.preventDefault();
       move(steps[event.key]);
     });
-    addEventListener("resize", () => draw(true));
+    new ResizeObserver(() => draw(true)).observe(whole);
     arrange();
     return {
       element: whole,
@@ -267,12 +276,13 @@
 
   function entriesView() {
     const every = entries.name.map((_, number) => number);
-    const chosen = () => { const name = place().get("ref"); return name === null ? -1 : numberOf.get(name) ?? -1; };
+    const asked = () => place().get("ref") ?? (data.kind === "task" && every.length ? entries.name[0] : null);
+    const chosen = () => { const name = asked(); return name === null ? -1 : numberOf.get(name) ?? -1; };
     const size = (entry) => (newest(entry) < 0 ? -1 : contents.size[contentOf(newest(entry))]);
     const timed = (entry) => (newest(entry) < 0 ? -1 : values.time[newest(entry)]);
     const columns = [
       { name: WORDS.entry, width: "minmax(9rem, 3fr)", by: (entry) => entries.name[entry], text: (entry) => entries.name[entry],
-        look: (entry) => (troubleOf(entry) ? "bad" : ""), first: "up" },
+        look: (entry) => (troubleOf(entry) ? "bad" : ""), first: data.kind === "task" ? null : "up" },
       { name: WORDS.set, width: "10.5rem", by: timed, text: (entry) => moment(timed(entry)), number: true, wide: true },
       { name: "bytes", width: "6rem", by: size, text: (entry) => bytes(size(entry)), number: true },
       { name: `${WORDS.value}s`, width: "5.5rem", by: (entry) => entries.total[entry], text: (entry) => count(entries.total[entry]), number: true },
@@ -301,7 +311,7 @@
       element: h("div", {}, h("div", { class: "bar" }, search, kind, told), empty, every.length ? split : null),
       update() {
         const entry = chosen();
-        const name = place().get("ref");
+        const name = asked();
         split.classList.toggle("alone", name === null);
         detail.replaceChildren(...(name === null ? [] : entry < 0 ? [h("p", {}, `There is no ${WORDS.entry} ${name} here.`)] : entryDetail(entry)));
         found.mark(true);
@@ -513,7 +523,7 @@
       choices.replaceChildren("by", ...data.spaces.map((one) => h("button", { type: "button", class: "choice", "aria-pressed": one === space,
         on: { click: () => go({ by: one.by, at: null }) } }, one.by)));
       const whole = space.own + space.shared + space.unheld;
-      sums.textContent = `${bytes(whole)} in all: ${bytes(space.own)} own, ${bytes(space.shared)} shared by several, ${bytes(space.unheld)} held by none. `
+      sums.textContent = data.kind === "task" ? "Sizes of pickles, before they are compressed." : `${bytes(whole)} in all: ${bytes(space.own)} own, ${bytes(space.shared)} shared by several, ${bytes(space.unheld)} held by none. `
         + "Cells are own bytes: they would go if only that did.";
       crumbs.replaceChildren(h("button", { type: "button", class: "link", on: { click: () => go({ at: null }) } }, "all"),
         ...path.map((word, depth) => h("button", { type: "button", class: "link", on: { click: () => go({ at: path.slice(0, depth + 1).join("/") }) } }, `/ ${word}`)));
