@@ -75,6 +75,16 @@ def test_the_trivial_flow_in_the_packed_profile(s3_rig, proxy):
     assert len(packed) <= 50, requests(packed)
 
 
+def test_siblings_on_one_host_fetch_what_they_share_once(s3_rig, proxy, tmp_path):
+    """3 MB that two tasks of a foreach read, and the task that joins them."""
+    made = proxy()
+    cache = tmp_path / "cache"
+    s3_rig(made.url).run("siblings.py", side=PACKED, METAFLOW_MFSTORE_CACHE=str(cache))
+    packs = [one for one in made.log if one.method == "GET" and "/packs/" in one.path]
+    assert 3_000_000 <= sum(one.response_bytes for one in packs) < 4_000_000, packs
+    assert [path for path in (cache / "packs").rglob("*") if path.is_file()]
+
+
 @pytest.mark.parametrize("side", [MFSTORE, PACKED], ids=["default", "packed"])
 def test_a_join_of_hundreds(s3_rig, proxy, side):
     """Opening the inputs and loading one artifact of each: 18 requests of stock Metaflow for the opening of one."""

@@ -11,7 +11,7 @@ from mfstore.store import Store
 class FarBackend(MemoryBackend):
     """Objects in a dict, as far away as S3: each object, or range of one, is a request."""
 
-    capabilities = Capabilities(remote=True, gap=1 << 20, span=4 << 20, inline=256 << 10)
+    capabilities = Capabilities(remote=True, gap=1 << 20, span=1 << 20, inline=256 << 10)
 
     def __init__(self, url):
         super().__init__(url)

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import resource
+import subprocess
 import sys
 import threading
 import uuid
@@ -17,11 +19,12 @@ from mfstore.host import cache as host_cache
 from mfstore.host import ranges
 from mfstore.host.ranges import RangeCache
 from tests.rigs.far_stores import far_store
+from tests.servers.base import client_options
 
-ARRAY = np.random.default_rng(0).integers(1 << 63, size=600_000)
-"""4.8 MB that nothing shrinks: raw, in more than one read."""
-TEXTS = [f"{number} {number * number}" for number in range(200_000)]
-"""Groups: 0.6 MB encoded."""
+ARRAY = np.random.default_rng(0).integers(1 << 63, size=200_000)
+"""1.6 MB that nothing shrinks: raw, in more than one read."""
+TEXTS = [f"{number} {number * number}" for number in range(100_000)]
+"""Groups: 0.3 MB encoded."""
 
 
 @pytest.fixture
@@ -36,6 +39,19 @@ def far(cache):
     """Open another handle of one store, as another process would."""
     name = uuid.uuid4().hex
     return lambda **more: far_store(name, more.pop("cache", cache), **more)
+
+
+@pytest.fixture(scope="module")
+def stored():
+    """The name of a store that nobody changes, and its keys: an array and texts."""
+    name = uuid.uuid4().hex
+    return name, *far_store(name, None).put_many([ARRAY, TEXTS])
+
+
+@pytest.fixture
+def reading(stored, cache):
+    """As ``far``, of the store that nobody changes."""
+    return lambda **more: far_store(stored[0], more.pop("cache", cache), **more)
 
 
 def entries(cache):
@@ -144,6 +160,22 @@ def test_counts_are_of_the_handle_and_of_the_host(far, cache):
     assert usage.entries == len(entries(cache)) and usage.size >= ARRAY.nbytes and usage.unfinished == 0
 
 
+@pytest.mark.server
+def test_in_s3_a_second_load_is_one_request(radosgw, unhedged, cache):
+    url = f"s3://{radosgw.create_bucket(f'cache-{uuid.uuid4().hex[:16]}')}/store"
+
+    def requests(name, value):
+        with mfstore.open(url, cache=cache, **client_options(radosgw)) as store:
+            before = sum(store.metrics().s3.requests.values())
+            assert same(store.get(name), value)
+            return sum(store.metrics().s3.requests.values()) - before
+
+    with mfstore.open(url, **client_options(radosgw)) as store:
+        key = store.put(ARRAY, "models/one")
+    assert requests("models/one", ARRAY) > 2
+    assert requests(key, ARRAY) == requests("models/one", ARRAY) == 1
+
+
 # ---- maps ---------------------------------------------------------------------------------
 
 
@@ -228,19 +260,20 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("value", [ARRAY, TEXTS], ids=["raw", "groups"])
+@pytest.mark.parametrize("which", ["raw", "groups"])
 @pytest.mark.parametrize("verify", [True, False])
-def test_whatever_becomes_of_an_entry_it_costs_a_read(far, cache, damage, value, verify):
-    key = loaded_once(far, value)
+def test_whatever_becomes_of_an_entry_it_costs_a_read(reading, stored, cache, damage, which, verify):
+    key, value = (stored[1], ARRAY) if which == "raw" else (stored[2], TEXTS)
+    reading().get(key)
     for path in entries(cache):
         damage(path)
-    store = far()
+    store = reading()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert same(store.get(key, verify=verify), value)
     assert store.backend.since()["packs"] >= 1
     if damage is not to_a_directory:
-        again = far()
+        again = reading()
         assert same(again.get(key), value)
         assert "packs" not in again.backend.since()
 
@@ -318,9 +351,9 @@ def test_no_cache_by_the_empty_text_and_by_a_limit_of_nothing(far, cache):
 
 
 @pytest.mark.parametrize("call", ["open", "listdir", "truncate", "pwrite", "preadv", "rename", "fstat", "utime"])
-def test_a_failure_of_any_call_costs_nothing_but_speed(far, cache, monkeypatch, call):
+def test_a_failure_of_any_call_costs_nothing_but_speed(reading, stored, cache, monkeypatch, call):
     """Each time that the call is made, from the first on, alone and with all that follow."""
-    key = far().put(ARRAY)
+    far, key = reading, stored[1]
     original = getattr(os, call)
 
     class Failing:
@@ -348,6 +381,41 @@ def test_a_failure_of_any_call_costs_nothing_but_speed(far, cache, monkeypatch, 
             assert RangeCache(cache, 0).usage().unfinished == 0 or call in ("open", "rename")
             if failing.calls < number or number == 12:
                 break
+
+
+@pytest.mark.parametrize("how", ["a small disk", "a limit of files"])
+def test_a_full_disk_costs_nothing_but_speed(reading, stored, cache, monkeypatch, how):
+    """While others fill it: by what is looked at first there was room."""
+    monkeypatch.setattr(RangeCache, "_make_room", lambda self, size: True)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if how == "a small disk":
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", cache], capture_output=True
+        )
+        if mounted.returncode:
+            pytest.skip("may not mount a small file system")
+    try:
+        if how == "a limit of files":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limit[1]))
+        for _ in range(2):
+            store = reading()
+            assert same(store.get(stored[1]), ARRAY)
+            assert store.backend.since()["packs"] >= 1
+        assert RangeCache(cache, 1 << 30).usage()[:2] == (0, 0)
+        assert reading().get(stored[2]) == TEXTS
+        store = reading()
+        assert store.get(stored[2]) == TEXTS
+        assert "packs" not in store.backend.since()  # what fits is kept all the same
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        if how == "a small disk":
+            subprocess.run(["umount", cache], check=True)
+
+
+def test_a_part_of_the_disk_stays_free(cache, monkeypatch):
+    monkeypatch.setattr(ranges, "FREE_SHARE", 1)  # all of it
+    held = RangeCache(cache, 1 << 30)
+    assert held.add([("packs/aa", 0, 1000, 1)]) == [None]
 
 
 # ---- room ---------------------------------------------------------------------------------
@@ -532,7 +600,7 @@ def test_the_command_shows_and_clears(far, cache, monkeypatch):
         return done.output
 
     text = said()
-    assert f"{cache}\n" in text and "4.8 MB of 10.7 GB in 1 entry" in text and "1 of 3 answered" in text
+    assert f"{cache}\n" in text and "1.6 MB of 10.7 GB in 1 entry" in text and "1 of 3 answered" in text
     assert "37 B in 1 file" in text
     assert "0 B of 10.7 GB in 0 entries" in said("--clear")
     assert not entries(cache)
