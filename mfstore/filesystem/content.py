@@ -14,15 +14,46 @@ from mfstore.views.parts import ArtifactParts, read_together
 
 if TYPE_CHECKING:
     from mfstore.format.digests import Key
+    from mfstore.format.manifest import TreeEntry
     from mfstore.format.recipes import Recipe
     from mfstore.handle import Handle
+    from mfstore.trees.tree import Tree
 
 BYTES_TYPES = ("bytes", "bytearray")
 """Types of which a file is what is in them, and not their pickle."""
 BLOCK = 8 << 20
-"""Bytes that are read at a time where all are wanted, in a directory."""
+"""Bytes that are read at a time where all are wanted, of a store in a directory."""
 
 Range = tuple[int, int]
+
+
+def clipped(size: int, start: int | None, end: int | None) -> Range:
+    """A range as slices have it: from the end where it is negative, and none beyond it."""
+    low, high, _ = slice(start, end).indices(size)
+    return low, max(low, high)
+
+
+class TreeContent:
+    """A file of a tree."""
+
+    def __init__(self, handle: Handle, tree: Tree, entry: TreeEntry) -> None:
+        self._handle = handle
+        self.tree = tree
+        self.entry = entry
+        self.size = entry.size
+
+    def clip(self, start: int | None, end: int | None) -> Range:
+        """A range as slices have it."""
+        return clipped(self.size, start, end)
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes ``start`` to ``end``, both of which lie in the file."""
+        return self.tree.read(self.entry.path, start, end)
+
+    def blocks(self) -> Iterator[bytes]:
+        """All of the file, a few MiB at a time."""
+        for start, end in _even_blocks(self._handle, self.size):
+            yield self.read(start, end)
 
 
 class Content:
@@ -55,9 +86,8 @@ class Content:
         return self._parts
 
     def clip(self, start: int | None, end: int | None) -> Range:
-        """A range as slices have it: from the end where it is negative, and none beyond it."""
-        low, high, _ = slice(start, end).indices(self.size)
-        return low, max(low, high)
+        """A range as slices have it."""
+        return clipped(self.size, start, end)
 
     def read(self, start: int, end: int) -> bytes:
         """Bytes ``start`` to ``end``, both of which lie in the file."""
@@ -80,12 +110,10 @@ class Content:
 
     def blocks(self) -> Iterator[bytes]:
         """All of the file, a few MiB at a time."""
-        capabilities = self._handle.backend.capabilities
-        size = 2 * capabilities.span if capabilities.remote else BLOCK
         if self._reader is not None:
-            ranges = self._reader.blocks(size)
+            ranges = self._reader.blocks(_block(self._handle))
         else:
-            ranges = ((start, min(start + size, self.size)) for start in range(0, self.size, size))
+            ranges = _even_blocks(self._handle, self.size)
         for start, end in ranges:
             yield self.read(start, end)
 
@@ -101,15 +129,45 @@ class Content:
         return (self._of_parts(), self.slots(ranges)) if isinstance(self._node, Slot) else None
 
 
-def read_ranges(wanted: Sequence[tuple[Content, Sequence[Range]]]) -> list[list[bytes]]:
-    """The ranges of each file, all read together: what lies close by is one request, and no chunk is read twice."""
-    shared = [content.prepared(ranges) for content, ranges in wanted]
-    memories = iter(read_together([one for one in shared if one is not None]))
-    found: list[list[bytes]] = []
-    for (content, ranges), one in zip(wanted, shared, strict=True):
-        if one is None:
-            found.append([content.read(start, end) for start, end in ranges])
+AnyContent = Content | TreeContent
+
+
+def _block(handle: Handle) -> int:
+    """Bytes that are read at a time where all are wanted."""
+    capabilities = handle.backend.capabilities
+    return 2 * capabilities.span if capabilities.remote else BLOCK
+
+
+def _even_blocks(handle: Handle, size: int) -> Iterator[Range]:
+    block = _block(handle)
+    return ((start, min(start + block, size)) for start in range(0, size, block))
+
+
+def read_ranges(wanted: Sequence[tuple[Content | TreeContent, Sequence[Range]]]) -> list[list[bytes]]:
+    """The ranges of each file, all read together: what lies close by is one request, and no chunk is read twice. Those
+    in trees are read tree by tree."""
+    found: list[list[bytes]] = [[] for _ in wanted]
+    shared: list[tuple[int, tuple[ArtifactParts, list[Slot]]]] = []
+    of_trees: dict[Tree, list[int]] = {}
+    for number, (content, ranges) in enumerate(wanted):
+        if isinstance(content, TreeContent):
+            of_trees.setdefault(content.tree, []).append(number)
+        elif (prepared := content.prepared(ranges)) is not None:
+            shared.append((number, prepared))
         else:
-            memory = next(memories)
-            found.append([bytes(memory[id(slot)]) for slot in one[1]])
+            found[number] = [content.read(start, end) for start, end in ranges]
+    memories = read_together([prepared for _, prepared in shared])
+    for (number, (_, slots)), memory in zip(shared, memories, strict=True):
+        found[number] = [bytes(memory[id(slot)]) for slot in slots]
+    for tree, numbers in of_trees.items():
+        read = iter(tree.read_ranges([one for number in numbers for one in _in_tree(*wanted[number])]))
+        for number in numbers:
+            found[number] = [next(read) for _ in wanted[number][1]]
     return found
+
+
+def _in_tree(content: Content | TreeContent, ranges: Sequence[Range]) -> Iterator[Range]:
+    """Ranges of a file as ranges of what all files of its tree hold."""
+    assert isinstance(content, TreeContent)
+    at = content.entry.offset
+    return ((at + start, at + end) for start, end in ranges)

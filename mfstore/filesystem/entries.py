@@ -1,4 +1,4 @@
-"""What paths are in a store: refs, what bundles hold, former values, and the directories that names imply.
+"""What paths are in a store: refs, what bundles and trees hold, former values, and directories that names imply.
 
 Everything is asked for together: refs in one round of requests, recipes in a second one. What a key stands for never
 changes, so it is remembered; what a ref names is remembered with the etag by which a listing tells whether it still
@@ -12,20 +12,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import CorruptObject, InvalidKey, MfstoreError, NotFound, PathNotFound
-from mfstore.filesystem.content import BYTES_TYPES, Content
+from mfstore.filesystem.content import BYTES_TYPES, Content, TreeContent
 from mfstore.format.digests import Key
 from mfstore.format.recipes import BUNDLE, PICKLE, Recipe, recipe_path
 from mfstore.format.refs import PREFIX, RefEntry, StoredRef, encoded, is_ref, ref_name, ref_path
 from mfstore.names import Past, is_key, parse_past, value_of
 from mfstore.records import NamedTuple
 from mfstore.ref_objects import list_refs, read_refs
+from mfstore.trees.tree import Tree, open_tree
 
 if TYPE_CHECKING:
+    from mfstore.format.manifest import TreeEntry
     from mfstore.handle import Handle
 
-FILE, DIRECTORY = "file", "directory"
+FILE, DIRECTORY, LINK = "file", "directory", "link"
 REMEMBERED = 100_000
 """Refs, and keys, of which is remembered what they are: a few hundred bytes each."""
+TREES_KEPT = 16
+"""Trees of which is remembered what is in them."""
 UNKNOWN = "?"
 """The type of what is damaged."""
 
@@ -46,7 +50,9 @@ class Facts(NamedTuple):
 
     type: str
     members: tuple[Member, ...]
+    """Of a bundle its artifacts; of a tree none: these are told by the tree."""
     is_directory: bool
+    is_tree: bool = False
 
 
 class Entry(NamedTuple):
@@ -58,18 +64,29 @@ class Entry(NamedTuple):
     size: int | None = 0
     key: Key | None = None
     member: str = ""
-    """Of a file in a bundle, its name there."""
+    """Of what is in a bundle its name there, in a tree its path there."""
     time: float | None = None
-    """When the ref was set, in seconds since the epoch."""
+    """When the ref was set, or what is in a tree was changed, in seconds since the epoch."""
     note: dict[str, Any] | None = None
     ref: str | None = None
     """The ref that is called so, or that holds it; None of keys, former values, and directories that names imply."""
+    of_tree: TreeEntry | None = None
+    """What is in a tree, as that has it."""
+
+    @property
+    def digest(self) -> str:
+        """What is another one when the file is another one."""
+        if self.of_tree is not None and self.of_tree.digest:
+            return self.of_tree.digest.hex()
+        return f"{self.key}/{self.member}" if self.member else str(self.key)
 
     def info(self) -> dict[str, Any]:
         """As fsspec tells it."""
         told: dict[str, Any] = {"name": self.path, "size": self.size, "type": self.kind}
         if self.key is not None:
-            told |= {"key": str(self.key), "ETag": f"{self.key}/{self.member}", "python_type": self.type}
+            told |= {"key": str(self.key), "ETag": self.digest, "python_type": self.type}
+        if self.of_tree is not None and self.kind == LINK:
+            told |= {"destination": self.of_tree.target, "islink": True}
         if self.time is not None:
             told["mtime"] = self.time
         if self.note is not None:
@@ -114,6 +131,7 @@ class Catalog:
         self._handle = handle
         self._latest: dict[str, tuple[str, StoredRef]] = {}
         self._facts: dict[Key, Facts] = {}
+        self._trees: dict[Key, Tree] = {}
 
     # ---- names --------------------------------------------------------------------------
 
@@ -265,11 +283,37 @@ class Catalog:
                     continue
                 told = one if isinstance(one, CorruptObject) else facts[one.entry.key]
                 if isinstance(one, Named) and isinstance(told, Facts):
-                    found[path] = next((each for each in within(parent, one, told) if each.path == path), None)
+                    found[path] = self._part(parent, path, one, told, kept)
                 elif isinstance(told, CorruptObject):
                     found[path] = told
                 break
         return found
+
+    def _part(
+        self, holder: str, path: str, named: Named, facts: Facts, kept: dict[Key, Recipe] | None
+    ) -> Entry | MfstoreError | None:
+        """What a bundle or a tree has at a path that begins with its own."""
+        if not facts.is_tree:
+            return next((one for one in within(holder, named, facts) if one.path == path), None)
+        try:
+            tree = self.tree(named.entry.key, kept)
+            return tree_part(holder, named, tree.entry(path[len(holder) + 1 :]))
+        except CorruptObject as error:
+            return error
+        except NotFound:
+            return None
+
+    def tree(self, key: Key, kept: dict[Key, Recipe] | None = None) -> Tree:
+        """The tree of a key."""
+        tree = self._trees.get(key)
+        if tree is None:
+            recipe = (kept or {}).get(key) or next(self.recipes([key]))
+            if isinstance(recipe, MfstoreError):
+                raise recipe
+            while len(self._trees) >= TREES_KEPT:
+                self._trees.pop(next(iter(self._trees)), None)
+            tree = self._trees[key] = open_tree(self._handle, key, recipe)
+        return tree
 
     def holder(self, path: str) -> str | None:
         """The ref of a bundle in which a path lies, or would lie."""
@@ -286,7 +330,8 @@ class Catalog:
         """Every file below a path, by its path and in order, and every directory that is a ref; with ``inside`` what
         bundles hold too. Directories that names imply are not among them."""
         latest = self.latest(path)
-        facts = self.facts(one.key for one in latest.values() if isinstance(one, RefEntry))
+        kept: dict[Key, Recipe] = {}
+        facts = self.facts((one.key for one in latest.values() if isinstance(one, RefEntry)), kept if inside else None)
         found: dict[str, Entry] = {}
         for name, one in latest.items():
             told = facts[one.key] if isinstance(one, RefEntry) else one
@@ -298,18 +343,31 @@ class Catalog:
             assert isinstance(one, RefEntry)
             named = Named(one, name)
             found[name] = entry_of(name, named, told)
-            if inside:
-                found |= {each.path: each for each in within(name, named, told)}
+            if inside and told.is_directory:
+                try:
+                    found |= self._parts(name, named, told, kept)
+                except CorruptObject:
+                    found[name] = Entry(name, FILE, UNKNOWN, None, ref=name)
         return found
 
+    def _parts(
+        self, path: str, named: Named, facts: Facts, kept: dict[Key, Recipe] | None = None, below: str = ""
+    ) -> dict[str, Entry]:
+        """All that a bundle, or a tree below one of its directories, holds."""
+        if not facts.is_tree:
+            return {one.path: one for one in within(path, named, facts)}
+        entries = [one for one in self.tree(named.entry.key, kept).below(below) if one.path not in ("", below)]
+        return {found.path: found for found in (tree_part(path, named, one) for one in entries)}
+
     def inside(self, entry: Entry) -> dict[str, Entry]:
-        """What is in a bundle at a path."""
+        """All that is in a bundle, in a tree, or in a directory of one."""
         assert entry.key is not None
         told = self.facts([entry.key])[entry.key]
         if isinstance(told, MfstoreError):
             raise told
         named = Named(RefEntry(entry.key, entry.time or 0.0), entry.ref)
-        return {each.path: each for each in within(entry.path, named, told)}
+        holder = entry.path.removesuffix(f"/{entry.member}") if entry.member else entry.path
+        return self._parts(holder, named, told, below=entry.member)
 
     def versions(self, name: str) -> list[Entry]:
         """The values of a ref as paths, newest first."""
@@ -324,13 +382,19 @@ class Catalog:
                 found.append(Entry(path, FILE, UNKNOWN, None, one.key, "", one.time, one.note))
         return found
 
-    def contents(self, entries: Sequence[Entry], kept: dict[Key, Recipe]) -> list[Content | MfstoreError]:
+    def contents(self, entries: Sequence[Entry], kept: dict[Key, Recipe]) -> list[Content | TreeContent | MfstoreError]:
         """The bytes of each file, or the error it met. Recipes that are not ``kept`` are asked for together."""
         keys = [entry.key for entry in entries if entry.key is not None]
-        unread = [key for key in dict.fromkeys(keys) if key not in kept]
+        unread = [key for key in dict.fromkeys(keys) if key not in kept and key not in self._trees]
         recipes = kept | dict(zip(unread, self.recipes(unread), strict=True))
-        found: list[Content | MfstoreError] = []
+        found: list[Content | TreeContent | MfstoreError] = []
         for entry, key in zip(entries, keys, strict=True):
+            if entry.of_tree is not None:
+                try:
+                    found.append(TreeContent(self._handle(), self.tree(key, kept), entry.of_tree))
+                except MfstoreError as error:
+                    found.append(error)
+                continue
             recipe = recipes[key]
             if isinstance(recipe, NotFound):
                 # A former value, or a key, that was looked at before and has been collected since.
@@ -346,7 +410,7 @@ class Catalog:
                 found.append(error)
         return found
 
-    def content(self, entry: Entry, kept: dict[Key, Recipe] | None = None) -> Content:
+    def content(self, entry: Entry, kept: dict[Key, Recipe] | None = None) -> Content | TreeContent:
         """The bytes of a file."""
         (found,) = self.contents([entry], kept or {})
         if isinstance(found, MfstoreError):
@@ -390,6 +454,8 @@ def _named(
 def facts_of(handle: Handle, key: Key, recipe: Recipe) -> Facts:
     """What a recipe says of its artifacts as files. Of short bytes in a pickle that lies elsewhere, they are read."""
     types = recipe.described.types
+    if recipe.is_tree:
+        return Facts(types[0], (), True, True)
     members = []
     for number, artifact in enumerate(recipe.artifacts):
         size = artifact.size
@@ -405,6 +471,12 @@ def entry_of(path: str, named: Named, facts: Facts) -> Entry:
     one = named.entry
     kind, size = (DIRECTORY, 0) if facts.is_directory else (FILE, facts.members[0].size)
     return Entry(path, kind, facts.type, size, one.key, "", one.time or None, one.note, named.ref)
+
+
+def tree_part(holder: str, named: Named, one: TreeEntry) -> Entry:
+    """What is in a tree, as a path."""
+    path = f"{holder}/{one.path}"
+    return Entry(path, one.kind, "", one.size, named.entry.key, one.path, one.mtime, None, named.ref, one)
 
 
 def within(path: str, named: Named, facts: Facts) -> Iterator[Entry]:

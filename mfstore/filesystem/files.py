@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from mfstore.filesystem.content import Content
+    from mfstore.filesystem.content import AnyContent
     from mfstore.filesystem.entries import Catalog, Entry
     from mfstore.format.digests import Key
     from mfstore.store import Store
@@ -37,7 +37,7 @@ class Files(Protocol):
     def catalog(self) -> Catalog:
         """What is in it."""
 
-    def opened(self, path: str) -> tuple[Entry, Content]:
+    def opened(self, path: str) -> tuple[Entry, AnyContent]:
         """A file and its bytes."""
 
     def writable(self, path: str, *, look: bool = False, exclusive: bool = False) -> Entry | None:
@@ -56,7 +56,7 @@ class StoreFile(AbstractBufferedFile):
         autocommit: bool = True, cache_type: str = "readahead", cache_options: dict[str, Any] | None = None,
         *, size: int | None = None, note: dict[str, Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
-        self._content: Content | None = None
+        self._content: AnyContent | None = None
         self._note = note
         self._current: str | None = ANY
         self._stream: StreamedBytes | None = None

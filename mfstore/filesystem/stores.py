@@ -26,8 +26,8 @@ from mfstore.errors import (
     Unsupported,
 )
 from mfstore.filesystem import urls
-from mfstore.filesystem.content import Content, Range, read_ranges
-from mfstore.filesystem.entries import DIRECTORY, FILE, Catalog, Entry, implied, parents
+from mfstore.filesystem.content import AnyContent, Range, read_ranges
+from mfstore.filesystem.entries import DIRECTORY, FILE, LINK, Catalog, Entry, implied, parents
 from mfstore.filesystem.files import CompressedFile, StoreFile, StoreTransaction, TextFile
 from mfstore.filesystem.writing import ANY, Staged, set_ref, set_refs, store_bytes
 from mfstore.format.digests import Key
@@ -184,7 +184,7 @@ class StoreFileSystem(AbstractFileSystem):
             if entry.kind == FILE:
                 found = [entry]
             elif entry.key is not None:
-                found = _children(self._inside(entry), plain)
+                found = _children([*self.catalog.inside(entry).values()], plain)
             elif plain.endswith("@"):
                 found = self.catalog.versions(plain[:-1])
         return [one.info() for one in found] if detail else [one.path for one in found]
@@ -192,15 +192,12 @@ class StoreFileSystem(AbstractFileSystem):
     def _listed(self, path: str) -> list[Entry]:
         return [*self.catalog.below(path, inside=False).values()]
 
-    def _inside(self, entry: Entry) -> list[Entry]:
-        """What a bundle holds."""
-        return [*self.catalog.inside(entry).values()]
-
     def find(
         self, path: str, maxdepth: int | None = None, withdirs: bool = False, detail: bool = False, **kwargs: Any
     ) -> Any:
         """All files below a path, by one listing, one read of each ref and one of what it names; what was seen before
-        is not read again. Names in order, or with ``detail`` the dict of what ``info`` tells."""
+        is not read again. Names in order, or with ``detail`` the dict of what ``info`` tells. Links, of trees, are not
+        among them."""
         if maxdepth is not None and maxdepth < 1:
             raise ValueError("maxdepth must be at least 1")
         plain = self._strip_protocol(path)
@@ -210,9 +207,10 @@ class StoreFileSystem(AbstractFileSystem):
         for name in implied(found, f"{plain}/" if plain else "") if withdirs else ():
             found.setdefault(name, Entry(name, DIRECTORY))
         deepest = None if maxdepth is None else maxdepth + (plain.count("/") + 1 if plain else 0)
+        kinds = (FILE, DIRECTORY) if withdirs else (FILE,)
         names = [
             name for name in sorted(found)
-            if (withdirs or found[name].kind == FILE) and (deepest is None or name.count("/") < deepest)
+            if found[name].kind in kinds and (deepest is None or name.count("/") < deepest)
         ]  # fmt: skip
         return {name: found[name].info() for name in names} if detail else names
 
@@ -223,7 +221,8 @@ class StoreFileSystem(AbstractFileSystem):
             (itself,) = self.catalog.look([path], directories=False)
             if isinstance(itself, Entry) and (itself.kind == FILE or itself.key is not None):
                 found[path] = itself
-                if inside and itself.kind == DIRECTORY:
+                # What lies in a tree is no ref, and is looked into whatever becomes of refs.
+                if (inside or itself.member) and itself.kind == DIRECTORY:
                     found |= self.catalog.inside(itself)
         return found
 
@@ -268,9 +267,8 @@ class StoreFileSystem(AbstractFileSystem):
         return int.from_bytes(self.ukey(path).encode())
 
     def ukey(self, path: str) -> str:
-        """The digest of what is at a path: the key that it stands for."""
-        entry = self._look(path)
-        return f"{entry.key}/{entry.member}" if entry.member else str(entry.key)
+        """The digest of what is at a path: of a ref the key that it stands for."""
+        return self._look(path).digest
 
     def modified(self, path: str) -> datetime:
         """When the ref was set."""
@@ -287,7 +285,7 @@ class StoreFileSystem(AbstractFileSystem):
 
     # ---- reading ------------------------------------------------------------------------
 
-    def opened(self, path: str) -> tuple[Entry, Content]:
+    def opened(self, path: str) -> tuple[Entry, AnyContent]:
         """A file and its bytes. For mfstore's own rooms. PathIsDirectory of what is none."""
         kept: dict[Key, Recipe] = {}
         entry = self._look(path, directories=False, kept=kept)
@@ -295,8 +293,13 @@ class StoreFileSystem(AbstractFileSystem):
         return entry, self.catalog.content(entry, kept)
 
     def _require_file(self, entry: Entry) -> None:
+        if entry.kind == LINK:
+            raise PathNotFound(
+                f"a link, which is not followed: {entry.path!r}", backend=self.store.backend.url,
+                hint="store.get_tree restores it, as a link",
+            )  # fmt: skip
         if entry.kind != FILE:
-            hint = f"store.load({entry.path!r}) gives it" if entry.key is not None else None
+            hint = f"store.get({entry.path!r}) gives what it is" if entry.key is not None and not entry.member else None
             raise PathIsDirectory(f"a directory is no file: {entry.path!r}", backend=self.store.backend.url, hint=hint)
 
     def _open(
@@ -362,7 +365,7 @@ class StoreFileSystem(AbstractFileSystem):
     def _ranges(self, paths: Sequence[str], ranges: Sequence[tuple[Any, Any]]) -> list[bytes | Exception]:
         """What each range has, or the error it met."""
         distinct = list(dict.fromkeys(paths))
-        files: dict[str, Content | MfstoreError] = {}
+        files: dict[str, AnyContent | MfstoreError] = {}
         entries: list[Entry] = []
         kept: dict[Key, Recipe] = {}
         looked = self.catalog.look(distinct, directories=False, kept=kept)
@@ -391,7 +394,7 @@ class StoreFileSystem(AbstractFileSystem):
                 read = []
             for at, path in enumerate(batch):
                 content = files[path]
-                assert isinstance(content, Content)
+                assert not isinstance(content, MfstoreError)
                 for turn, number in enumerate(numbers[path]):
                     try:
                         found[number] = read[at][turn] if read else content.read(*clipped[number])
@@ -565,8 +568,10 @@ class StoreFileSystem(AbstractFileSystem):
         """Have a second name for what is at a path: no bytes are copied. Of a file in a bundle they are read; what is
         stored of them already is not stored again."""
         entry, target = self._look(path1), self._strip_protocol(path2)
-        if entry.key is None:
+        if entry.key is None or (entry.kind == DIRECTORY and entry.member):
             return
+        if entry.member:
+            self._require_file(entry)
         self.writable(target)
         key = entry.key
         if entry.member:
@@ -588,9 +593,12 @@ class StoreFileSystem(AbstractFileSystem):
         super().copy(path1, path2, recursive, maxdepth, on_error, inside=False, **kwargs)
 
     def _ref_at(self, path: str) -> Entry | None:
+        """What is at a path as one: a ref, a former value, a key, or a file in one."""
         plain = self._strip_protocol(path)
         (found,) = self.catalog.look([plain], directories=False) if plain else (None,)
-        return found if isinstance(found, Entry) and found.key is not None else None
+        if not isinstance(found, Entry) or found.key is None:
+            return None
+        return None if found.kind == DIRECTORY and found.member else found
 
     def mv(self, path1: Any, path2: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> None:
         """Give files other names. No bytes are copied; former values stay with the old names, and go with them."""
@@ -598,6 +606,8 @@ class StoreFileSystem(AbstractFileSystem):
             if self._strip_protocol(path1) == self._strip_protocol(path2):
                 return
             entry = self._ref_at(path1)
+            if entry is not None and entry.ref != entry.path:
+                raise PathIsReadOnly(f"{entry.path!r} is no ref, and cannot be moved", key=entry.path)
             recursive = recursive or (entry is not None and entry.kind == DIRECTORY)
         self.copy(path1, path2, recursive=recursive, maxdepth=maxdepth, on_error="raise")
         self.rm(path1, recursive=recursive, maxdepth=maxdepth)

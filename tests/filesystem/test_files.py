@@ -66,10 +66,72 @@ def test_a_bundle_is_a_directory_of_its_artifacts(fs):
     assert fs.isdir("runs/1") and fs.info("runs/1")["key"] == key
     assert fs.cat("runs/1/notes") == fs.cat(f"{key}/notes") == LONG and pickle.loads(fs.cat("runs/1/%")) == 2
     assert fs.find("") == fs.find("runs/1") == fs.ls("runs/1", detail=False)
-    with pytest.raises(PathIsDirectory, match=r"store.load\('runs/1'\)"):
+    with pytest.raises(PathIsDirectory, match=r"store.get\('runs/1'\)"):
         fs.open("runs/1")
     with pytest.raises(PathNotFound):
         fs.cat("runs/1/none")
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A directory with what trees have in them."""
+    top = tmp_path / "tree"
+    (top / "deep" / "er").mkdir(parents=True)
+    (top / "empty").mkdir()
+    (top / "a.bin").write_bytes(LONG)
+    (top / "deep" / "b.txt").write_bytes(b"text")
+    (top / "deep" / "er" / "c").write_bytes(LONG[:1000])
+    (top / "link").symlink_to("a.bin")
+    return top
+
+
+def test_a_tree_is_a_directory(fs, tree, tmp_path):
+    key = fs.store.put_tree(tree, "data/set")
+    fs.pipe("data/other", b"1")
+    files = ["data/set/a.bin", "data/set/deep/b.txt", "data/set/deep/er/c"]
+    assert fs.find("data/set") == files and fs.find("") == ["data/other", *files]
+    assert fs.ls("data/set", detail=False) == [f"data/set/{name}" for name in ("a.bin", "deep", "empty", "link")]
+    assert fs.ls("data/set/deep", detail=False) == ["data/set/deep/b.txt", "data/set/deep/er"]
+    assert fs.ls("data/set/empty") == [] and fs.isdir("data/set/empty") and fs.isdir(f"{key}/deep")
+    assert fs.glob("data/set/**/c") == ["data/set/deep/er/c"] and fs.du("data/set") == len(LONG) + 1004
+    info = fs.info("data/set/deep/b.txt")
+    assert (info["size"], info["key"]) == (4, key) and info["mtime"] == pytest.approx(
+        (tree / "deep/b.txt").stat().st_mtime
+    )
+    assert fs.cat("data/set/a.bin") == fs.cat(f"{key}/a.bin") == fs.cat("data/set@0/a.bin") == LONG
+    assert fs.cat_file("data/set/a.bin", 200_000, 200_010) == LONG[200_000:200_010]
+    with fs.open("data/set/a.bin", cache_type="none") as file:
+        file.seek(-5, 2)
+        assert file.read() == LONG[-5:]
+    found = fs.cat_ranges([*files, "data/other"], [1, 0, -2, 0], [3, None, None, 9])
+    assert found == [LONG[1:3], b"text", LONG[998:1000], b"1"]
+    fs.get("data/set", str(tmp_path / "copy"), recursive=True)
+    assert (tmp_path / "copy" / "deep" / "er" / "c").read_bytes() == LONG[:1000]
+
+
+def test_what_is_in_a_tree_stays_what_it_is(fs, tree):
+    fs.store.put_tree(tree, "set")
+    for change in (
+        lambda: fs.pipe("set/deep/new", b""), lambda: fs.rm("set/a.bin"), lambda: fs.rm("set/deep", recursive=True),
+        lambda: fs.mv("set/a.bin", "out"), lambda: fs.open("set/a.bin", "ab"),
+    ):  # fmt: skip
+        with pytest.raises(PermissionError):
+            change()
+    info = fs.info("set/link")
+    assert (info["type"], info["destination"]) == ("link", "a.bin")
+    with pytest.raises(PathNotFound, match="not followed"):
+        fs.cat("set/link")
+    with pytest.raises(PathIsDirectory):
+        fs.open("set/deep")
+    fs.cp("set", "again", recursive=True)
+    assert fs.store.refs["again"] == fs.store.refs["set"]
+    fs.cp("set/deep", "part", recursive=True)
+    assert fs.find("part") == ["part/b.txt", "part/er/c"] and fs.cat("part/er/c") == LONG[:1000]
+    fs.mv("again", "moved")
+    assert fs.cat("moved/deep/b.txt") == b"text" and not fs.exists("again")
+    assert fs.ukey("moved/deep/b.txt") == fs.ukey("set/deep/b.txt")
+    fs.rm("set", recursive=True)
+    assert fs.store.refs.list() == ["moved", "part/b.txt", "part/er/c"]
 
 
 def test_former_values(fs):
