@@ -881,6 +881,7 @@ class Store:
         Raises:
             NotFound: nothing is stored under the key.
             CorruptObject: its recipe is damaged.
+            Unsupported: it is a tree.
         """
         from mfstore.views.view import open_view
 

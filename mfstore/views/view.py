@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mfstore.display.shown import Shown
-from mfstore.errors import NotFound, WrongArgument
+from mfstore.errors import NotFound, Unsupported, WrongArgument
 from mfstore.format.recipes import BUNDLE
 from mfstore.handle import Wishes
 from mfstore.loading.artifacts import first_chunks
@@ -678,6 +678,8 @@ def open_view(
     """The view of what is stored under a key, which was asked for as ``called``. It pickles if ``handle`` does."""
     handle().require_signed([key])
     stored = _Stored(handle, key, handle().recipe(key), verify, safe, called, {}, {})
+    if stored.recipe.is_tree:
+        raise Unsupported("this is a tree, and no object", key=key, hint="store.tree(key) shows and reads it")
     if stored.recipe.kind == BUNDLE:
         return View(stored, None, (), None)
     parts = ArtifactParts(handle().loading(verify, True, None, safe), stored.recipe, 0)

@@ -14,7 +14,7 @@ from mfstore.format.about import encode_about
 from mfstore.format.digests import digest_function
 from mfstore.format.tree import node_name
 from tests import ROOT
-from tests.golden.write import noted, objects, versions, write
+from tests.golden.write import directory, noted, objects, versions, write
 from tests.rigs.deltas import recipe_of
 
 HERE = ROOT / "tests" / "golden"
@@ -64,7 +64,7 @@ def test_there_are_golden_stores():
 
 
 @pytest.mark.parametrize("path", STORES, ids=lambda path: path.name)
-def test_golden_stores_are_read(path):
+def test_golden_stores_are_read(path, tmp_path):
     keys = json.loads((HERE / f"{path.name.replace('store', 'keys')}.json").read_text())
     store = mfstore.open(path)
     for name, obj in objects().items():
@@ -82,6 +82,20 @@ def test_golden_stores_are_read(path):
         read_versions(store, keys)
     if "(noted)" in keys:
         read_noted(store, keys["(noted)"])
+    if "(tree)" in keys:
+        read_tree(store, keys["(tree)"], tmp_path)
+
+
+def read_tree(store, key, scratch):
+    scratch.mkdir(exist_ok=True)
+    source, to = directory(scratch / "source"), scratch / "to"
+    store.get_tree(key, to)
+    names = [sorted(str(path.relative_to(top)) for path in top.rglob("*")) for top in (source, to)]
+    assert names[0] == names[1]
+    for path in source.rglob("*"):
+        other = to / path.relative_to(source)
+        assert (path.lstat().st_mode, path.lstat().st_mtime_ns) == (other.lstat().st_mode, other.lstat().st_mtime_ns)
+        assert not path.is_file() or path.read_bytes() == other.read_bytes()
 
 
 def read_noted(store, key):
@@ -105,6 +119,8 @@ def test_golden_keys_still_name_the_same_content(tmp_path):
         assert store.put(obj) == keys[name], name
     assert store.save(objects()) == keys["(bundle)"]
     assert store.put_bytes(b"raw bytes " * 20_000) == keys["(bytes)"]
+    assert store.put_tree(directory(tmp_path / "source")) == keys["(tree)"]
+    read_tree(store, keys["(tree)"], tmp_path / "again")
 
 
 @pytest.mark.parametrize("path", STORES, ids=lambda path: path.name)

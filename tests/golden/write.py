@@ -4,9 +4,11 @@ Run it once for each release whose format or writer differs; what it wrote is th
 """
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import numpy as np
@@ -70,6 +72,25 @@ def noted():
     return {"column": rng.normal(size=20_000)}, {"auc": 0.5, "tags": ["ü", None], "of": {"n": 1}}
 
 
+def directory(top):
+    """A directory that is the same for ever, in a new place: files that lie together, one by itself, and one twice.
+    Stores written until 0.2.0.dev1 have none."""
+    rng = np.random.Generator(np.random.PCG64(2016))
+    top.mkdir()
+    (top / "sub" / "empty").mkdir(parents=True)
+    for n in range(6):
+        (top / "sub" / f"{n}.txt").write_text(f"line {n}\n" * 3000)
+    (top / "large.bin").write_bytes(rng.integers(0, 256, 400_000, dtype=np.uint8).tobytes())
+    (top / "again.bin").write_bytes((top / "large.bin").read_bytes())
+    (top / "link").symlink_to("sub/0.txt")
+    for n, path in enumerate([*sorted(top.rglob("*")), top]):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() else 0o640)
+        os.utime(path, ns=(10**18 + n, 10**18 + n), follow_symlinks=False)
+    os.utime(top, ns=(10**18, 10**18))
+    return top
+
+
 class FarAway(LocalBackend):
     """A directory whose recipes are those of S3."""
 
@@ -100,6 +121,8 @@ def _write(root):
         obj, note = noted()
         keys["(noted)"] = far_away.put(obj, note=note)
         far_away.refs.set("golden/noted", keys["(noted)"], note={**note, "auc": 0.75})
+    with TemporaryDirectory() as scratch:
+        keys["(tree)"] = store.put_tree(directory(Path(scratch) / "source"))
     store.refs["golden/bundle"] = keys["(bundle)"]
     return keys
 

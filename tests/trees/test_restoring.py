@@ -9,7 +9,9 @@ import stat
 import pytest
 
 import mfstore
-from mfstore.errors import MfstoreError, OutOfSpace, Refused
+from mfstore.errors import CorruptObject, MfstoreError, OutOfSpace, Refused
+from mfstore.format.manifest import TreeEntry, encode
+from mfstore.format.recipes import ONE, TREE
 from mfstore.trees import restoring
 
 OLD, NEW = b"old" * 50, b"new" * 40_000
@@ -93,6 +95,45 @@ def test_no_file_runs_as_its_owner(store, tmp_path):
     store.get_tree(store.put_tree(source), tmp_path / "to")
     assert stat.S_IMODE((tmp_path / "to" / "f").stat().st_mode) == 0o755
     assert stat.S_IMODE((tmp_path / "to").stat().st_mode) == 0o1777
+
+
+HOSTILE = [
+    b"../escaped",
+    b"/escaped",
+    b"d/../../escaped",
+    b"link/escaped",
+    b"d//escaped",
+    b"d/./escaped",
+    b"d\0escaped",
+]
+
+
+@pytest.mark.parametrize("path", HOSTILE)
+def test_a_tree_that_leads_out_is_damage_and_nothing_is_written(store, tmp_path, path):
+    """Whoever may write to a store can store any manifest, with the right digests."""
+    entries = [
+        TreeEntry("", "directory", 0o755),
+        TreeEntry("d", "directory", 0o755),
+        TreeEntry("link", "link", 0o777, target=str(tmp_path)),
+        TreeEntry(path.decode(), "file", 0o644, 0, len(NEW), b"d" * 32),
+    ]
+
+    def write(sink):
+        contents = sink.stream(len(NEW))
+        contents.feed(NEW)
+        contents.finish()
+        sink.body(encode(entries, []))
+
+    keys = []
+    with store.handle.saving() as ingest:
+        ingest.recipe(ONE, [ingest.draft_written(TREE, "tree", write)], keys.append)
+        ingest.commit()
+    before = names(tmp_path)
+    for read in (store.get, store.tree, lambda key: store.get_tree(key, tmp_path / "to")):
+        with pytest.raises(CorruptObject):
+            read(keys[0])
+    assert names(tmp_path) == before
+    assert not store.verify("full").findings  # bytes are what was stored
 
 
 # ---- links that others plant ----------------------------------------------------------

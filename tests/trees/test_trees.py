@@ -334,6 +334,19 @@ def test_maintenance_works_on_trees(store, source, tmp_path):
     assert state(tmp_path / "to") == state(source)
 
 
+def test_trees_are_copied_to_other_stores(store, source, tmp_path):
+    first = store.put_tree(source, "t", note={"n": 1})
+    (source / "a.txt").write_bytes(b"second")
+    second = store.put_tree(source, "t", base="t")
+    with mfstore.open(tmp_path / "other") as other:
+        store.copy_to(other, ["t"])
+        assert [entry.key for entry in other.refs.history("t")] == [second, first]
+        assert other.refs.history("t")[1].note == {"n": 1}
+        assert not other.verify("full").findings
+        other.get_tree("t", tmp_path / "to")
+    assert state(tmp_path / "to") == state(source)
+
+
 def test_damage_is_found_and_repaired_by_storing_it_again(store, source, tmp_path):
     key = store.put_tree(source)
     (pack,) = (path for path in (tmp_path / "store" / "packs").rglob("*") if path.is_file())
@@ -386,8 +399,9 @@ def test_bulk_reads_and_errors_of_trees(store, source):
     keys = [store.put(1), store.put_tree(source), store.put(2)]
     found = dict(store.get_many(keys))
     assert (found[keys[0]], found[keys[1]].key, found[keys[2]]) == (1, keys[1], 2)
-    with pytest.raises(Unsupported):
-        store.load(keys[1])
+    for read in (store.load, store.view):
+        with pytest.raises(Unsupported):
+            read(keys[1])
     error = pickle.loads(pickle.dumps(Unreadable("cannot")))
     assert isinstance(error, OSError) and error.code == "unreadable"
 
