@@ -6,10 +6,12 @@ import json
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mfstore.display.words import printable
+from mfstore.errors import MfstoreWarning
 from mfstore.progress import HIDDEN
 
 LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
@@ -43,6 +45,25 @@ class _Text(logging.Formatter):
 
 
 @contextmanager
+def _own_warnings_as_they_are() -> Iterator[None]:
+    """Without the line of the program that they are of: here it is the command line's."""
+    before = warnings.formatwarning
+
+    def told(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:  # fmt: skip
+        if issubclass(category, MfstoreWarning):
+            return str(message)
+        return before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = told
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+@contextmanager
 def logging_as(verbose: int, quiet: bool, form: str) -> Iterator[None]:
     """Log what the library logs, and Python's warnings, on standard error: warnings; with ``verbose`` 1 what is tried
     again, and what was done, with 2 what was found out besides; with ``quiet`` errors alone, and no progress."""
@@ -57,7 +78,8 @@ def logging_as(verbose: int, quiet: bool, form: str) -> Iterator[None]:
         logger.handlers[:], logger.propagate = [handler], False
         logger.setLevel(level)
     try:
-        yield
+        with _own_warnings_as_they_are():
+            yield
     finally:
         logging.captureWarnings(False)
         HIDDEN.reset(hidden)

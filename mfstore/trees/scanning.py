@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mfstore.errors import Unreadable
 from mfstore.format.manifest import LONGEST, Omitted, path_text
 from mfstore.host.beneath import open_beneath
 from mfstore.records import NamedTuple
@@ -85,6 +86,8 @@ def scan(root: int, excluded: Excludes, omit: Omit, itself: tuple[int, int] | No
                             continue
                     if _take(found, path, status, target, excluded, omit, itself):
                         waiting.append(path)
+        except Unreadable:
+            raise  # what ``omit`` has told, which is an OSError too
         except OSError as error:
             if not above:
                 raise

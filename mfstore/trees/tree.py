@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mfstore.display.shown import Shown
@@ -48,6 +47,7 @@ class Tree(Shown):
         self._recipe = recipe
         self._entries = {entry.path: entry for entry in sorted(manifest.entries, key=_by_path)}
         self._paths: list[str] | None = None
+        self._children: dict[str, list[TreeEntry]] | None = None
 
     @property
     def size(self) -> int:
@@ -84,8 +84,14 @@ class Tree(Shown):
         top = self.entry(path)
         if top.kind != DIRECTORY:
             return [top]
-        found = self.below(top.path)[1:]
-        return found if recursive else [entry for entry in found if entry.path.rpartition("/")[0] == top.path]
+        if recursive:
+            return self.below(top.path)[1:]
+        if self._children is None:
+            children: dict[str, list[TreeEntry]] = {}
+            for entry in self:
+                children.setdefault(entry.path.rpartition("/")[0], []).append(entry)
+            self._children = children
+        return list(self._children.get(top.path, ()))
 
     def below(self, path: str) -> list[TreeEntry]:
         """The entry of a directory, and all that is below it."""
@@ -119,15 +125,15 @@ class Tree(Shown):
             raise InvalidRange(f"no bytes {start} to {stop} of {path}", key=self.key, expected=f"within {entry.size}")
         if start == end:
             return b""
-        began = perf_counter()
         (found,) = self.read_ranges([(entry.offset + start, entry.offset + end)])
-        self._handle().count((1, end - start, perf_counter() - began))
         return found
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Ranges of what all files hold, one after the other, which are read together. Errors as of ``read``."""
         try:
-            return self.reader.read_ranges(ranges)
+            found = self.reader.read_ranges(ranges)
+            self._handle().count(sum(map(len, found)))
+            return found
         except MfstoreError as error:
             raise error.where(key=self.key, backend=self._handle().backend.url) from error.__cause__
 

@@ -8,6 +8,7 @@ import socket
 import stat
 import threading
 import time
+import warnings
 
 import pytest
 
@@ -439,3 +440,8 @@ def test_the_commands(source, tmp_path):
     assert "-rwxr-x---" in run("tree", *place, "-l", "-r", "t").stdout
     assert '"target": "a.txt"' in run("tree", *place, "--json", "t").stdout
     assert "nothing" in run("get", *place, "t:none", code=1).stderr
+    os.mkfifo(source / "pipe")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        told = run("put", *place, source / "sub", source).stderr
+    assert told.startswith("mfstore: warning: left out of the tree: 'pipe' (fifo)") and len(told.splitlines()) == 1
