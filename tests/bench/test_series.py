@@ -12,6 +12,7 @@ import pytest
 from benchmarks.core.catalogue import known
 from benchmarks.core.peers import Chunked, Mfstore, Shuffled, Whole, pickled
 from benchmarks.core.series import SEED
+from tests.rigs.soak import IN_SOAKS
 
 KIB = 1 << 10
 WHOLE = 1.02
@@ -62,15 +63,22 @@ def test_versions_take_no_more_than_they_did(member):
         assert all(own <= WHOLE * size for own, size in zip(added[way.name], added[whole.name], strict=True))
 
 
-def test_ten_checkpoints_of_a_fine_tuning_take_a_third_of_their_shuffled_bytes():
-    """As long as in the benchmark: the ratio depends on that."""
+@pytest.mark.parametrize(
+    ("scale", "share"),
+    [
+        (0.25, 0.24),  # of five steps between checkpoints: a tenth above what it takes
+        # As in the benchmark, with a hundred: the network is trained for ten seconds of CPU.
+        pytest.param(1.0, 0.35, marks=IN_SOAKS),
+    ],
+)
+def test_ten_checkpoints_of_a_fine_tuning_take_a_third_of_their_shuffled_bytes(scale, share):
     (entry,) = [entry for entry in known() if entry.name == "finetuning-bfloat16"]
     told, shuffled = Mfstore("told", True, {}), Shuffled(entry.itemsize)
     added = [
         [way.add(version, pickled(version.value)).data for way in (told, shuffled)]
-        for version in entry.versions(1.0, SEED, 10)
+        for version in entry.versions(scale, SEED, 10)
     ]
     for way in (told, shuffled):
         way.close()
     own, whole = map(sum, zip(*added, strict=True))
-    assert own <= 0.35 * whole
+    assert own <= share * whole

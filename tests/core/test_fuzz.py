@@ -13,6 +13,9 @@ RUN = ROOT / "fuzz" / "run"
 SECONDS = lasting(1)
 MISSING = 3
 
+# It takes longer to build than to run.
+QUICK = {} if soaking() else {"FUZZ_CFLAGS": "-O0 -gline-tables-only", "FUZZ_BUILD": str(ROOT / "build/fuzz-quick")}
+
 pytestmark = [pytest.mark.slow, pytest.mark.fuzz]
 
 
@@ -27,9 +30,7 @@ def fuzz(target, tmp_path, seconds=SECONDS, **environment):
 
 @pytest.mark.parametrize("target", ["codec", "delta", "table", "chunk", "scan", "http_parser", "http_connection"])
 def test_c_target(target, tmp_path):
-    # It takes longer to build than to run.
-    quick = {} if soaking() else {"FUZZ_CFLAGS": "-O0 -gline-tables-only", "FUZZ_BUILD": str(ROOT / "build/fuzz-quick")}
-    done = fuzz(target, tmp_path, **quick)
+    done = fuzz(target, tmp_path, **QUICK)
     if done.returncode == MISSING:
         pytest.skip(" ".join(done.stderr.split()))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
@@ -37,7 +38,7 @@ def test_c_target(target, tmp_path):
 
 
 def test_threads(tmp_path):
-    done = fuzz("http_threads", tmp_path, lasting(3))  # until some of its requests went well
+    done = fuzz("http_threads", tmp_path, lasting(3), **QUICK)  # until some of its requests went well
     if done.returncode == MISSING:
         pytest.skip(" ".join(done.stderr.split()))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]

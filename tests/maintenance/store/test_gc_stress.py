@@ -52,7 +52,7 @@ class Crowd:
             raise failure
 
     def write(self, store, rng, number):
-        time.sleep(self.grace / 10)  # what each does beside the others counts, not how often
+        time.sleep(self.grace / 5)  # what each does beside the others counts, not how often
         contents = {name: rng.randrange(12) for name in rng.sample("abcdef", rng.randint(1, 4))}
         value = {name: noise(seed, 9_000) for name, seed in contents.items()}
         begun = time.monotonic()
@@ -87,7 +87,7 @@ class Crowd:
                 found = store.load(key)
             assert all(isinstance(part, np.ndarray) and len(part) == 9_000 for part in found.values())
             self.count("loads")
-        time.sleep(self.grace / 10)
+        time.sleep(self.grace / 5)
 
     def collect(self, store, rng, number):
         result = store.plan_gc(grace=self.grace, keep_last=2, repack=1).execute(yes_really=True)

@@ -388,13 +388,13 @@ def test_file_objects(s3, tmp_path):
 
 
 def test_many_pages(root, bucket):
+    """Two of the first path, one of the second, which is there earlier; more to delete than a request takes."""
+    keys = [f"a/{number:04}" for number in range(1020)] + [f"b/{number:04}" for number in range(20)]
     with S3(s3root=root) as s3:
-        s3.put_many([(f"{letter}/{number:04}", b"") for letter in "ab" for number in range(1100)])
+        s3.put_many([(key, b"") for key in keys])
         for found in (s3.list_paths(["a", "b"]), s3.list_recursive(["a", "b"])):
-            assert [item.url for item in found] == [
-                f"{root}/{letter}/{number:04}" for letter in "ab" for number in range(1100)
-            ]
-        assert len(s3.delete_recursive([None])) == 2200
+            assert [item.url for item in found] == [f"{root}/{key}" for key in keys]
+        assert len(s3.delete_recursive([None])) == len(keys)
         assert s3.list_recursive() == []
 
 
