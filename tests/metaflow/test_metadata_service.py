@@ -4,7 +4,7 @@ read."""
 import pytest
 
 from tests.metaflow.test_flows import pair
-from tests.rigs.flows import MFSTORE, OFF, PACKED
+from tests.rigs.flows import MFSTORE, OFF, PACKED, finish_all
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(1200)]
 
@@ -32,11 +32,11 @@ def registered(service, flow):
     return found
 
 
-def test_the_same_is_registered(s3_rig, metadata_service):
-    """And each side's Client finds the other's run through the service."""
+def test_the_same_is_registered_and_each_resumes_what_the_other_ran(s3_rig, metadata_service):
+    """And each side's Client finds the other's run through the service, which numbers runs and tasks."""
     environment = metadata_service.environment()
     (mine, my_run), (theirs, their_run) = pair(
-        lambda: s3_rig(**environment), "halting.py", "run", "--tag", "one", sides=(MFSTORE, OFF)
+        lambda: s3_rig(METAFLOW_USER="first", **environment), "halting.py", "run", "--tag", "one", sides=(MFSTORE, OFF)
     )
     read = mine.read(my_run, side=OFF)
     assert read == theirs.read(their_run, side=MFSTORE)
@@ -53,16 +53,18 @@ def test_the_same_is_registered(s3_rig, metadata_service):
         )
 
     assert described(ours) == described(stock)
-    assert not metadata_service.refused
-
-
-def test_resume_through_the_service(s3_rig, metadata_service):
-    """Numbers of runs and tasks are the service's; the run was made by the other side."""
-    rig = s3_rig(**metadata_service.environment())
-    first = rig.run("halting.py", "run", side=OFF, check=False, HALT="1", METAFLOW_USER="first")
-    second = rig.run("halting.py", "resume", "--origin-run-id", first.run_id, side=MFSTORE, METAFLOW_USER="second")
-    (end,) = rig.read(f"Halting/{second.run_id}", side=OFF)["steps"]["end"]
-    assert end["artifacts"]["made_by"] == "'first'" and end["artifacts"]["total"] == "15"
+    # From the last step of a whole run: what is before it is cloned, as of one that halted there.
+    resuming = [
+        rig.start(
+            "halting.py", "resume", "end", "--origin-run-id", run.rpartition("/")[2], side=side, METAFLOW_USER="second"
+        )
+        for rig, run, side in ((theirs, their_run, MFSTORE), (mine, my_run, OFF))
+    ]
+    for rig, done, side in zip((theirs, mine), finish_all(resuming), (OFF, MFSTORE), strict=True):
+        resumed = rig.read(f"Halting/{done.run_id}", side=side)
+        (end,) = resumed["steps"]["end"]
+        assert resumed["successful"]
+        assert end["artifacts"]["made_by"] == "'first'" and end["artifacts"]["total"] == "15"
     assert not metadata_service.refused
 
 

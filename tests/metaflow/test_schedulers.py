@@ -1,22 +1,24 @@
 """Production schedulers: what Metaflow compiles for them with the extension active runs in containers that have
-mfstore, and in containers that have not."""
+mfstore, in containers that have not, and where some have it."""
 
 import gzip
 import io
 import json
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.rigs.containers import Argo, Containers, StepFunctions, needs_mounts
 from tests.rigs.flows import FLOWS, MFSTORE, OFF, aws_keys
 from tests.rigs.installs import image, image_with_mfstore
-from tests.rigs.soak import soaking
+from tests.rigs.soak import in_soaks, soaking
 from tests.servers.base import boto_client
 
 WARNING = "mfstore cannot be loaded"
 IMAGES = {"with mfstore": image_with_mfstore, "without": image}
+SOME = {"start": "with mfstore", "work": "without", "join": "with mfstore", "end": "without"}
+"""The image of each step: whoever writes, the other one reads."""
+EACH = {name: dict.fromkeys(SOME, name) for name in IMAGES}
 ALPHA = 4
 TOTAL = 1 + 4 + ALPHA
 
@@ -28,24 +30,18 @@ pytestmark = [
 
 @pytest.fixture
 def production(s3_rig, moto, metadata_service, radosgw, tmp_path):
-    """Compile the flow and run it in an image, of which a run takes 45 seconds of CPU; in soaks in each of them, both at
-    once: ``{image: (rig, run, logs)}``."""
+    """Compile the flow, run it with images for its steps, of which a run takes 30 seconds of CPU, and look at it; in soaks
+    with either image for all steps too."""
 
-    def run(image_name, compile_flow, execute):
-        pythons = {name: make() for name, make in IMAGES.items() if soaking() or name == image_name}
-
-        def one(name):
+    def run(compile_flow, execute):
+        for number, images in enumerate([SOME, *(EACH.values() if soaking() else ())]):
             rig = s3_rig(**moto.environment(), **metadata_service.environment())
-            compiled = compile_flow(rig)
             containers = Containers(
-                tmp_path / name.replace(" ", "-"), pythons[name], {**aws_keys(radosgw), "AWS_ENDPOINT_URL": moto.url}
-            )
-            return rig, f"Scheduled/{execute(compiled, containers)}", "".join(containers.logs)
-
-        with ThreadPoolExecutor(2) as pool:
-            found = dict(zip(pythons, pool.map(one, pythons), strict=True))
+                tmp_path / str(number), {step: IMAGES[name]() for step, name in images.items()},
+                {**aws_keys(radosgw), "AWS_ENDPOINT_URL": moto.url},
+            )  # fmt: skip
+            check(rig, f"Scheduled/{execute(compile_flow(rig), containers)}", images, containers.logs, radosgw)
         assert not metadata_service.refused
-        return found
 
     return run
 
@@ -75,18 +71,19 @@ def blobs(rig, radosgw):
         client.close()
 
 
-def check(found, radosgw):
-    for name, (rig, run, logs) in found.items():
-        read = rig.read(run, "join", side=MFSTORE)
-        assert read == rig.read(run, "join", side=OFF)
-        (end,) = read["steps"]["end"]
-        assert read["successful"] and read["cards"] == [True]
-        assert end["artifacts"]["total"] == str(TOTAL) and f"total {TOTAL}" in end["stdout"]
-        assert [task["artifacts"]["square"] for task in read["steps"]["work"]] == ["1", "4"]
-        assert (WARNING in logs) == (name == "without"), logs
-        # Stock Metaflow's gzip carries the time it was made, mfstore's does not: who wrote the large artifact?
-        (large,) = [blob for blob in blobs(rig, radosgw) if blob[:2] == b"\x1f\x8b" and _is_the_large_one(blob)]
-        assert (large[4:8] == bytes(4)) == (name == "with mfstore")
+def check(rig, run, images, logs, radosgw):
+    read = rig.read(run, "join", side=MFSTORE)
+    assert read == rig.read(run, "join", side=OFF)
+    (end,) = read["steps"]["end"]
+    assert read["successful"] and read["cards"] == [True]
+    assert end["artifacts"]["total"] == str(TOTAL) and f"total {TOTAL}" in end["stdout"]
+    assert [task["artifacts"]["square"] for task in read["steps"]["work"]] == ["1", "4"]
+    assert sorted(step for step, _ in logs) == ["end", "join", "start", "work", "work"]
+    for step, log in logs:
+        assert (WARNING in log) == (images[step] == "without"), f"{step}:\n{log}"
+    # Stock Metaflow's gzip carries the time it was made, mfstore's does not: who wrote the large artifact?
+    (large,) = [blob for blob in blobs(rig, radosgw) if blob[:2] == b"\x1f\x8b" and _is_the_large_one(blob)]
+    assert (large[4:8] == bytes(4)) == (images["start"] == "with mfstore")
 
 
 def _is_the_large_one(blob):
@@ -96,34 +93,33 @@ def _is_the_large_one(blob):
 
 
 @pytest.mark.fuzz
-def test_argo_workflows(production, radosgw):
-    found = production(
-        "with mfstore", by_deployer,
-        lambda template, containers: Argo(template, containers, {"alpha": ALPHA}).run(),
-    )  # fmt: skip
-    check(found, radosgw)
+def test_argo_workflows(production):
+    production(by_deployer, lambda template, containers: Argo(template, containers, {"alpha": ALPHA}).run())
 
 
-@pytest.mark.fuzz
-def test_step_functions(production, radosgw, moto):
+@in_soaks
+def test_step_functions(production, moto):
+    """Its containers unpack the code package that Argo's do (below) and take the same steps."""
     dynamodb = boto_client(moto, "dynamodb")
-    found = production(
-        "without",
+    production(
         by_command_line("step-functions"),
         lambda machine, containers: StepFunctions(machine, containers, dynamodb, {"alpha": ALPHA}).run(),
     )
     dynamodb.close()
-    check(found, radosgw)
 
 
 def test_the_code_package(s3_rig, moto, radosgw):
     """Carries the extension, which is small and pure Python, and not mfstore, whose compiled modules fit one
-    platform."""
-    rig = s3_rig(**moto.environment())
-    by_command_line("argo-workflows")(rig)
-    packages = [blob for blob in blobs(rig, radosgw) if not _is_the_large_one(blob)]
-    (package,) = [blob for blob in packages if len(blob) > 100_000]
-    with tarfile.open(fileobj=io.BytesIO(package)) as archive:
-        ours = [name for name in archive.getnames() if "mfstore" in name]
+    platform: the same for each scheduler."""
+    found = []
+    for scheduler in ("argo-workflows", "step-functions"):
+        rig = s3_rig(**moto.environment())
+        by_command_line(scheduler)(rig)
+        packages = [blob for blob in blobs(rig, radosgw) if not _is_the_large_one(blob)]
+        (package,) = [blob for blob in packages if len(blob) > 100_000]
+        with tarfile.open(fileobj=io.BytesIO(package)) as archive:
+            found.append(archive.getnames())
+    ours = [name for name in found[0] if "mfstore" in name]
     assert any("metaflow_extensions/mfstore/plugins" in name for name in ours)
     assert not [name for name in ours if name.endswith(".so") or "/mfstore/store.py" in name]
+    assert sorted(found[0]) == sorted(found[1])

@@ -32,13 +32,14 @@ INPUT_PATHS = "/tmp/mf-input-paths"  # would be the container's own /tmp
 
 
 class Containers:
-    """Runs commands, each in a new directory, with the programs of one image."""
+    """Runs commands, each in a new directory, with the programs of the image that its step has: ``{step: Python}``."""
 
-    def __init__(self, directory, python, environment):
+    def __init__(self, directory, pythons, environment):
         self.directory = Path(directory)
-        self._path = f"{Path(python).parent}:/usr/bin:/bin"
+        self._pythons = pythons
         self._environment = environment
         self.logs = []
+        """Of each container that ran, its step and what it printed."""
 
     def run(self, name, command, environment):
         """Run a container to its end; returns what it left in /mnt/out, by file name."""
@@ -55,7 +56,7 @@ class Containers:
             ],
             cwd=home,
             env={
-                "PATH": self._path,
+                "PATH": f"{Path(self._pythons[name]).parent}:/usr/bin:/bin",
                 "HOME": str(home),
                 "METAFLOW_SKIP_INSTALL_DEPENDENCIES": "1",
                 "AWS_EC2_METADATA_DISABLED": "true",
@@ -67,9 +68,9 @@ class Containers:
             text=True,
             timeout=HANG,
         )
-        self.logs.append(done.stdout + done.stderr)
+        self.logs.append((name, done.stdout + done.stderr))
         if done.returncode:
-            raise AssertionError(f"{name} failed:\n{self.logs[-1]}")
+            raise AssertionError(f"{name} failed:\n{self.logs[-1][1]}")
         return {path.name: path.read_text() for path in (home / "out").iterdir()}
 
     def _own(self, command, home):
