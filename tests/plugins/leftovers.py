@@ -21,6 +21,7 @@ THREADS = {
     "mfstore": "the pools of stores: a store that nobody closes is let go with its last reference",
     "tqdm_monitor": "tqdm has one for all bars of a process, until it ends",
     "asyncio_": "the executor of a loop, whose threads wait for more work until the process ends",
+    "zarr_io": "zarr has one loop for a process, until it ends",
 }
 """Prefixes of the names of threads that may stay."""
 

@@ -88,7 +88,7 @@ class ListJob(Job):
         assert self._answer is not None
         (page, reply), self._answer = self._answer, None
         sized = [
-            found if found.size is not None else replace(found, size=self._sizes[found.key]) for found in page.objects
+            found if found.size is not None else found._replace(size=self._sizes[found.key]) for found in page.objects
         ]
         return self._turn(replace(page, objects=tuple(one for one in sized if one.size is not None)), reply)
 

@@ -402,6 +402,26 @@ class StreamedPutJob(PutJob):
             )
         )  # fmt: skip
 
+    def copied(self, number: int, start: int, stop: int, etag: str) -> Job:
+        """The job by which a part is made, inside the service, of bytes of the object that is there."""
+        self._sizes[number] = stop - start
+        source = {"Bucket": self.bucket, "Key": self.key}
+        params = {
+            "CopySource": source, "CopySourceIfMatch": etag, "CopySourceRange": f"bytes={start}-{stop - 1}",
+            "PartNumber": number, "UploadId": self._upload,
+        }  # fmt: skip
+        return SingleCallJob(
+            Call("UploadPartCopy", self.bucket, self.key, self.options, params, first_byte=300.0, stall=300.0)
+        )
+
+    def add_copied(self, number: int, outcome: Outcome) -> None:
+        """A part was made so."""
+        etag = (outcome.data.get("CopyPartResult") or {}).get("ETag")
+        if not etag:
+            raise BackendError("the service did not name the part it copied", key=self.key)
+        self._etags[number] = str(etag), None
+        self._source.size += self._sizes[number]
+
     def add(self, outcome: Outcome) -> None:
         """A part was sent."""
         reply: Reply = outcome.data

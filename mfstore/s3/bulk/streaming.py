@@ -1,0 +1,197 @@
+"""An object that is sent while it is made: its parts are under way while more of it is written."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from mfstore.errors import Conflict, MfstoreError, NotFound, Unsupported
+from mfstore.host.buffers import bytes_of
+from mfstore.s3.bulk.items import PutItem
+from mfstore.s3.transfers.jobs import Job
+from mfstore.s3.transfers.outcomes import Outcome
+from mfstore.s3.transfers.uploads import PART_BYTES, SingleCallJob, StreamedPutJob
+from mfstore.s3.urls import split_url
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from mfstore.s3.bulk.client import BulkClient
+
+PARTS_AHEAD = 4
+"""Parts under way while the program does something else."""
+EQUAL_PARTS = 5000
+"""Parts of equal size, 80 GB of them, before they grow: some services want all but the last to be equal, and none
+takes more than 10 000."""
+SMALLEST_COPIED = 5 << 20
+"""Bytes that a part has at least, but for the last."""
+LARGEST_COPIED = 1 << 30
+"""Bytes that are copied by one request: at most 5 GiB may be."""
+
+
+class StreamedUpload:
+    """An object that is there when ``finish`` has returned, and never if ``abort`` is called. What is smaller than a
+    part is sent by ``finish`` alone. Of one thread at a time; of the process that made it.
+
+    Args:
+        client: Sends it.
+        url: ``s3://bucket/key``.
+        new: Only if there is no such object.
+        metadata: User metadata.
+        options: Further parameters, by botocore's names.
+    """
+
+    def __init__(
+        self, client: BulkClient, url: str, *, new: bool = False, metadata: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.url = url
+        self.written = 0
+        """Bytes so far."""
+        self.ended = False
+        """Whether it was finished or given up."""
+        self._client = client
+        self._new = new
+        self._metadata = metadata
+        self._options = client.options_of_writes(options or {})
+        self._buffer = bytearray()
+        self._end: StreamedPutJob | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._sending: deque[Future[Outcome]] = deque()
+        self._given = 0
+        self._process = os.getpid()
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a forked child's, to which the upload does not belong."""
+        return self._process != os.getpid()
+
+    def write(self, data: Buffer) -> int:
+        """Take all of ``data``; returns how many bytes. Raises what went wrong with earlier parts; then nothing will
+        be stored."""
+        if self.inherited:
+            raise Unsupported("this file was opened by another process, which stores it", key=self.url)
+        with bytes_of(data) as view:
+            size = len(view)
+            at = 0
+            while at < size:
+                part = self._part()
+                taken = min(size - at, part - len(self._buffer))
+                self._buffer += view[at : at + taken]
+                at += taken
+                if len(self._buffer) == part:
+                    self._send()
+        self.written += size
+        return size
+
+    def go_on(self, size: int, etag: str) -> None:
+        """Before anything is written: begin with the ``size`` bytes, 5 MiB or more, of the object that is there with
+        this ETag. They are copied inside the service."""
+        try:
+            self._end = self._begin()
+            count = -(-size // LARGEST_COPIED)
+            bounds = [size * number // count for number in range(count + 1)]  # none is too small
+            for start, stop in pairwise(bounds):
+                self._given += 1
+                self._end.add_copied(self._given, _run(self._client, self._end.copied(self._given, start, stop, etag)))
+        except BaseException:
+            self.abort()
+            raise
+        self.written = size
+
+    def _part(self) -> int:
+        grown = max(0, (self._given - EQUAL_PARTS) // 500 + 1) if self._given >= EQUAL_PARTS else 0
+        return PART_BYTES << grown
+
+    def _begin(self) -> StreamedPutJob:
+        bucket, key = split_url(self.url)
+        end = StreamedPutJob(self.url, bucket, key, self._options, self._metadata, self._new)
+        end.begin_upload(_run(self._client, end.create()))
+        self._pool = ThreadPoolExecutor(PARTS_AHEAD, "mfstore-write")
+        return end
+
+    def _send(self) -> None:
+        """Hand the buffer over as the next part."""
+        try:
+            if self._end is None:
+                self._end = self._begin()
+            assert self._pool is not None
+            while len(self._sending) >= PARTS_AHEAD:
+                self._end.add(self._sending.popleft().result())
+            self._given += 1
+            body, self._buffer = self._buffer, bytearray()
+            # Threads that held on to this would keep it from being forgotten.
+            self._sending.append(self._pool.submit(_run, self._client, self._end.part(self._given, body)))
+        except BaseException:
+            self.abort()
+            raise
+
+    @property
+    def whole(self) -> PutItem | None:
+        """The object as one item to put; None when parts of it have been sent."""
+        if self._end is not None:
+            return None
+        return PutItem(
+            self.url, [self._buffer], self._metadata, options=dict(self._options), if_none_match=self._new
+        )  # fmt: skip
+
+    def send_rest(self) -> None:
+        """Wait until all but an object smaller than a part is sent. It is not there before ``finish``."""
+        if self._end is not None:
+            if self._buffer:
+                self._send()
+            while self._sending:
+                self._end.add(self._sending.popleft().result())
+
+    def finish(self) -> None:
+        """Store the object. Conflict where it was to be new, and is not. After any error nothing was stored, unless the
+        error says that it is unknown."""
+        try:
+            if self._new and self._exists():
+                raise Conflict("the object exists", key=self.url)
+            self.send_rest()
+            if self._end is not None:
+                _run(self._client, self._end)
+            else:
+                self._client.put_many([self.whole])
+        except BaseException:
+            self.abort()
+            raise
+        self._stop()
+
+    def _exists(self) -> bool:
+        """Asked first because some services (radosgw) check no condition at the end of an upload in parts."""
+        (outcome,) = self._client.head_many([self.url], on_error="return")
+        if outcome.error is not None and not isinstance(outcome.error, NotFound):
+            raise outcome.error
+        return outcome.ok
+
+    def abort(self) -> None:
+        """Store nothing, and give back what was sent."""
+        end, self._end = self._end, None
+        self._stop()
+        for call in end.cleanup() if end is not None else ():
+            # What is left of an upload that cannot be given up now goes with the bucket's lifecycle rule.
+            with suppress(MfstoreError):
+                _run(self._client, SingleCallJob(call))
+
+    def _stop(self) -> None:
+        self.ended = True
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                pool.shutdown(wait=True, cancel_futures=True)
+            except RuntimeError:
+                # Forgotten, and collected by one of its own threads.
+                pool.shutdown(wait=False)
+        self._buffer = bytearray()
+        self._sending.clear()
+
+
+def _run(client: BulkClient, job: Job) -> Outcome:
+    return client.run("open", job)

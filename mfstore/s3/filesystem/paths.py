@@ -1,0 +1,65 @@
+"""What a path names: ``bucket/key``, with or without a protocol before it. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from mfstore.s3.urls import split_url
+
+PROTOCOLS = ("s3", "s3a", "mfs3")
+"""What URLs of this filesystem begin with; the first is what it writes itself."""
+VERSION = "?versionId="
+"""Stands between a key and a version of it, where the filesystem knows versions."""
+_STARTS = tuple(f"{one}://" for one in PROTOCOLS)
+
+
+class Location(NamedTuple):
+    """What a path names. Bucket and key may be empty: all buckets, or a bucket."""
+
+    bucket: str
+    key: str
+    version: str | None = None
+
+    @property
+    def url(self) -> str:
+        """``s3://bucket/key``."""
+        return f"s3://{self.bucket}/{self.key}"
+
+    @property
+    def directory(self) -> str:
+        """What the keys below it begin with."""
+        return f"{self.key}/" if self.key else ""
+
+
+def bare(path: Any) -> str:
+    """A path without protocol and slashes around it."""
+    text = path if isinstance(path, str) else _text_of(path)
+    if text.startswith(_STARTS):
+        text = text.partition("://")[2]
+    return text.strip("/")
+
+
+def _text_of(path: Any) -> str:
+    from fsspec.utils import stringify_path
+
+    return str(stringify_path(path))
+
+
+def parent(path: str) -> str:
+    """The directory that a bare path lies in."""
+    return path.rpartition("/")[0]
+
+
+def locate(path: Any, versions: bool = False) -> Location:
+    """Bucket, key and, where ``versions`` are known, version. A slash at the end is no part of the key."""
+    text = bare(path)
+    if not text:
+        return Location("", "")
+    version: str | None = None
+    if versions and VERSION in text:
+        text, _, version = text.partition(VERSION)
+    if text.startswith("arn:"):
+        bucket, key = split_url(text)
+    else:
+        bucket, _, key = text.partition("/")
+    return Location(bucket, key, version or None)
