@@ -128,7 +128,7 @@
 
   // ---- a list of any length: only rows that are seen are elements
 
-  function list(columns, rows, { open, chosen, name }) {
+  function list(columns, rows, { open, clicked, chosen, name }) {
     let order = rows;
     let sorted = columns.findIndex((column) => column.first);
     let down = sorted >= 0 && columns[sorted].first === "down";
@@ -191,7 +191,7 @@
             title: told.length > 16 ? told.slice(0, 1200) : null, dir: column.number ? null : "auto" }, line(told.slice(0, 300)));
         });
         const element = h("div", { class: "row", role: "row", id: `${name}-${row}`, "aria-rowindex": first + offset + 2,
-          "aria-selected": row === now, on: { click: () => open(row) } }, cells);
+          "aria-selected": row === now, on: { click: () => { open(row); if (clicked) clicked(); } } }, cells);
         element.style.top = `${(first + offset) * ROW}px`;
         return element;
       }));
@@ -246,6 +246,13 @@
         h("th", { scope: "col", class: numbers.includes(number) ? "number" : null }, name)))), body), more);
   }
 
+  /* Where there is no room beside the list, what was chosen is below it: who clicks is led there. */
+  const reach = (detail) => { if (innerWidth <= 900) setTimeout(() => detail.scrollIntoView({ block: "start" })); };
+  const closing = () => h("button", { type: "button", class: "choice close", on: { click: () => {
+    go({ ref: null, v: null, run: null });
+    main.scrollIntoView({ block: "start" });
+  } } }, "Close");
+
   // ---- refs, or steps
 
   let words = [];
@@ -290,7 +297,7 @@
         text: (entry) => (troubleOf(entry) ? "cannot be read" : kindOf(contentOf(newest(entry)))) },
       { name: "note", width: "minmax(6rem, 2fr)", by: (entry) => brief(noteOf(newest(entry))), text: (entry) => brief(noteOf(newest(entry))), wide: true },
     ].filter((column) => column.name !== "note" || entries.name.some((_, entry) => noteOf(newest(entry))));
-    const found = list(columns, every, { open: (entry) => go({ ref: entries.name[entry], v: null }), chosen, name: WORDS.entries });
+    const found = list(columns, every, { open: (entry) => go({ ref: entries.name[entry], v: null }), clicked: () => reach(detail), chosen, name: WORDS.entries });
     const told = h("span", { class: "soft", role: "status" });
     const search = h("input", { type: "search", placeholder: "Search names, notes, types, keys", "aria-label": "Search",
       on: { input: () => narrow() } });
@@ -313,7 +320,10 @@
         const entry = chosen();
         const name = asked();
         split.classList.toggle("alone", name === null);
-        detail.replaceChildren(...(name === null ? [] : entry < 0 ? [h("p", {}, `There is no ${WORDS.entry} ${name} here.`)] : entryDetail(entry)));
+        detail.replaceChildren(...(name === null ? [] : [
+          place().has("ref") ? closing() : "",
+          ...(entry < 0 ? [h("p", {}, `There is no ${WORDS.entry} ${name} here.`)] : entryDetail(entry)),
+        ]));
         found.mark(true);
       },
       search,
@@ -425,7 +435,7 @@
       { name: "shared", width: "6rem", by: (run) => own(run, 1), text: (run) => bytes(own(run, 1)), number: true, wide: true },
     ];
     const every = names.map((_, number) => number);
-    const found = list(columns, every, { open: (run) => go({ run: names[run] }), chosen, name: "Runs" });
+    const found = list(columns, every, { open: (run) => go({ run: names[run] }), clicked: () => reach(detail), chosen, name: "Runs" });
     const search = h("input", { type: "search", placeholder: "Search flows and runs", "aria-label": "Search", on: { input: () => {
       const asked = search.value.toLowerCase().split(/\s+/).filter(Boolean);
       found.set(every.filter((run) => asked.every((word) => names[run].toLowerCase().includes(word))));
@@ -437,7 +447,7 @@
       update() {
         const run = chosen();
         split.classList.toggle("alone", run < 0);
-        detail.replaceChildren(...(run < 0 ? [] : [h("h2", { class: "code" }, names[run]),
+        detail.replaceChildren(...(run < 0 ? [] : [closing(), h("h2", { class: "code" }, names[run]),
           table(["step", "task", "stored", "bytes", "artifacts"], tasks(run), ([entry, value]) => h("tr", {},
             h("td", {}, h("button", { type: "button", class: "link",
               on: { click: () => go({ tab: "entries", ref: entries.name[entry], v: String(value - valuesFrom[entry]) }) } },
@@ -654,7 +664,7 @@
     h("li", {}, h("b", {}, isBytes ? bytes(number) : count(number)), h("span", {}, name)))));
   if (data.troubles.length) {
     main.append(h("details", { class: "troubles", open: data.troubles.length < 6 },
-      h("summary", {}, `Not all could be read: ${many(data.troubles.length, "thing")}`), h("ul", {}, data.troubles.map((told) => h("li", {}, told)))));
+      h("summary", {}, "Not all could be read"), h("ul", {}, data.troubles.map((told) => h("li", {}, told)))));
   }
   const bar = h("div", { role: "tablist", "aria-label": "Views", on: { keydown: (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];

@@ -145,7 +145,7 @@ def test_pages_are_safe_readable_and_do_what_they_should(tmp_path):
 
     for name in ("evil-wide", "evil-narrow"):
         seen = told[name]
-        assert "Not all could be read: 7 things" in seen["first"]["text"] and "Refs (2,009)" in seen["first"]["text"]
+        assert "Not all could be read" in seen["first"]["text"] and "Refs (2,009)" in seen["first"]["text"]
         assert seen["first"]["rows"] > 10 and "a\\u202egnp.exe" in seen["ref3"]["text"]
         assert seen["bytes"]["cells"] > 5 and seen["zoomed"]["cells"] == 1 and seen["growth"]["lines"] == 1
         assert EVIL[0] in seen["ref0"]["text"] and "nul\\x00" in seen["ref4"]["text"]

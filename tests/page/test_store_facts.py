@@ -176,3 +176,20 @@ def test_days():
     day = 86400.0
     found = by_day([(5, 3 * day + 1), (7, 3.5 * day), (1, 0.0), (2, 1e300)])
     assert found == (("1970-01-01", 1, 1), ("1970-01-04", 12, 2), ("9999-12-31", 2, 1))
+
+
+def test_what_is_refused_is_told_and_never_absent(store, monkeypatch):
+    refused = store.put("secret", "secret")
+    inner = store.backend.get_many
+
+    def get_many(keys):
+        for key, data in inner(keys):
+            denied = key in (recipe_path(refused), ref_path("plain"))
+            yield key, errors.AccessDenied("no right to read it", key=key) if denied else data
+
+    monkeypatch.setattr(store.backend, "get_many", get_many)
+    facts = store_facts(store, "here", "", ALL)
+    by_name = {entry.name: entry for entry in facts.entries}
+    assert "no right" in by_name["plain"].trouble and "no right" in facts.contents[refused].trouble
+    assert by_name["models/churn"].values and not facts.spaces, "what it holds is not known, so no sum is told"
+    assert any("bytes by ref are not known" in told for told in facts.troubles)
