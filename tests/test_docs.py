@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import mfstore
+from mfstore.cli import COMMANDS
+
 ROOT = Path(__file__).parent.parent
 LIMIT = 120
 
@@ -121,6 +124,17 @@ def test_make_targets_that_documents_name_exist():
         code = re.findall(r"`[^`\n]*`|^ {4}.*$", path.read_text(), re.MULTILINE)
         for target in re.findall(r"\bmake ([a-z][\w-]*)", " ".join(code)):
             assert target in targets, f"{named(path)}: make {target}"
+
+
+def test_what_the_page_of_calls_names_exists():
+    said = " ".join(re.findall(r"`([^`\n]*)`", (ROOT / "docs" / "which.md").read_text()))
+    things = {"store": mfstore.Store, "client": mfstore.BulkClient, "mfstore": mfstore}
+    calls = set(re.findall(r"\b(store|client|mfstore)\.(\w+)\b", said))
+    assert len(calls) > 15
+    for thing, name in calls:
+        assert hasattr(things[thing], name), f"{thing}.{name}"
+    commands = set(re.findall(r"\bmfstore ([a-z]+)\b", said))
+    assert len(commands) > 8 and commands <= COMMANDS.keys(), commands - COMMANDS.keys()
 
 
 # Decisions
