@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mfstore.errors import CorruptObject, InvalidKey, MfstoreError, NotFound, PathNotFound
+from mfstore.errors import CorruptObject, InvalidKey, MfstoreError, NotFound, NotSigned, PathNotFound
 from mfstore.filesystem.content import BYTES_TYPES, Content, TreeContent
 from mfstore.format.digests import Key
 from mfstore.format.recipes import BUNDLE, PICKLE, Recipe, recipe_path
@@ -129,7 +129,7 @@ class Catalog:
 
     def __init__(self, handle: Callable[[], Handle]) -> None:
         self._handle = handle
-        self._latest: dict[str, tuple[str, StoredRef]] = {}
+        self._latest: dict[str, tuple[str, RefEntry | None]] = {}
         self._facts: dict[Key, Facts] = {}
         self._trees: dict[Key, Tree] = {}
 
@@ -190,29 +190,23 @@ class Catalog:
                     listed[ref_name(one.key)] = one.etag
         except InvalidKey:
             return {}
-        unread = [name for name, etag in listed.items() if self._latest.get(name, ("",))[0] != etag]
         if len(self._latest) > REMEMBERED:
-            self._latest.clear()
-            unread = list(listed)
-        # What is read now is what it was when it was listed, or newer: then the next listing tells another etag.
-        damaged: dict[str, MfstoreError] = {}
-        gone: set[str] = set()
+            self._latest = {}  # another thread may be at the old one
+        remembered = self._latest
+        known: dict[str, RefEntry | MfstoreError | None] = {}
+        for name, etag in listed.items():
+            if (seen := remembered.get(name)) is not None and seen[0] == etag:
+                known[name] = seen[1]
+        unread = [name for name in listed if name not in known]
         for name, stored in zip(unread, read_refs(handle.backend, unread), strict=True):
-            if isinstance(stored, NotFound):
-                gone.add(name)
-            elif isinstance(stored, CorruptObject):
-                damaged[name] = stored
-            elif isinstance(stored, MfstoreError):
-                raise stored
+            entries = _entries(stored)
+            if isinstance(entries, CorruptObject):
+                known[name] = entries
             else:
-                self._latest[name] = listed[name], StoredRef(stored.entries[-1:])
-        found: dict[str, RefEntry | MfstoreError] = {}
-        for name in sorted(listed):
-            if name in damaged:
-                found[name] = damaged[name]
-            elif name not in gone and (entries := self._latest[name][1].entries):
-                found[name] = entries[-1]
-        return found
+                known[name] = entry = entries[-1] if entries else None
+                # What is read now is what was listed, or newer: then the next listing tells another etag.
+                remembered[name] = listed[name], entry
+        return {name: value for name in sorted(known) if (value := known[name]) is not None}
 
     # ---- what they stand for ------------------------------------------------------------
 
@@ -229,14 +223,20 @@ class Catalog:
         """What each key stands for, or the error it met. Recipes that are read for it go to ``kept``."""
         wanted = list(dict.fromkeys(keys))
         if len(self._facts) > REMEMBERED:
-            self._facts.clear()
-        found: dict[Key, Facts | MfstoreError] = {key: self._facts[key] for key in wanted if key in self._facts}
+            self._facts = {}  # another thread may be at the old one
+        remembered = self._facts
+        found: dict[Key, Facts | MfstoreError] = {}
+        for key in wanted:
+            if (seen := remembered.get(key)) is not None:
+                found[key] = seen
         unread = [key for key in wanted if key not in found]
         for key, recipe in zip(unread, self.recipes(unread), strict=True):
             if isinstance(recipe, Recipe):
                 if kept is not None:
                     kept[key] = recipe
-                found[key] = self._facts[key] = facts_of(self._handle(), key, recipe)
+                found[key] = told = facts_of(self._handle(), key, recipe)
+                if all(member.size is not None for member in told.members):
+                    remembered[key] = told
             elif isinstance(recipe, (NotFound, CorruptObject)):
                 found[key] = recipe
             else:
@@ -257,6 +257,8 @@ class Catalog:
         for path, one in named.items():
             if isinstance(one, CorruptObject):
                 found[path] = one
+            elif one is not None and one.ref is not None and isinstance(facts[one.entry.key], NotFound):
+                found[path] = CorruptObject(f"what ref {path!r} names is not stored", key=one.entry.key)
             elif one is not None and not isinstance(told := facts[one.entry.key], NotFound):
                 found[path] = told if isinstance(told, MfstoreError) else entry_of(path, one, told)
         missing = [path for path in wanted if path not in found]
@@ -310,8 +312,8 @@ class Catalog:
             recipe = (kept or {}).get(key) or next(self.recipes([key]))
             if isinstance(recipe, MfstoreError):
                 raise recipe
-            while len(self._trees) >= TREES_KEPT:
-                self._trees.pop(next(iter(self._trees)), None)
+            if len(self._trees) >= TREES_KEPT:
+                self._trees = {}  # another thread may be at the old one
             tree = self._trees[key] = open_tree(self._handle, key, recipe)
         return tree
 
@@ -330,33 +332,29 @@ class Catalog:
         """Every file below a path, by its path and in order, and every directory that is a ref; with ``inside`` what
         bundles hold too. Directories that names imply are not among them."""
         latest = self.latest(path)
-        kept: dict[Key, Recipe] = {}
-        facts = self.facts((one.key for one in latest.values() if isinstance(one, RefEntry)), kept if inside else None)
+        facts = self.facts(one.key for one in latest.values() if isinstance(one, RefEntry))
         found: dict[str, Entry] = {}
         for name, one in latest.items():
             told = facts[one.key] if isinstance(one, RefEntry) else one
             if isinstance(told, MfstoreError):
-                # One that is damaged, or was removed meanwhile, is no reason not to see the others.
-                if not isinstance(told, NotFound):
-                    found[name] = Entry(name, FILE, UNKNOWN, None, ref=name)
+                # One that is damaged is no reason not to see the others.
+                found[name] = Entry(name, FILE, UNKNOWN, None, ref=name)
                 continue
             assert isinstance(one, RefEntry)
             named = Named(one, name)
             found[name] = entry_of(name, named, told)
             if inside and told.is_directory:
                 try:
-                    found |= self._parts(name, named, told, kept)
+                    found |= self._parts(name, named, told)
                 except CorruptObject:
                     found[name] = Entry(name, FILE, UNKNOWN, None, ref=name)
         return found
 
-    def _parts(
-        self, path: str, named: Named, facts: Facts, kept: dict[Key, Recipe] | None = None, below: str = ""
-    ) -> dict[str, Entry]:
+    def _parts(self, path: str, named: Named, facts: Facts, below: str = "") -> dict[str, Entry]:
         """All that a bundle, or a tree below one of its directories, holds."""
         if not facts.is_tree:
             return {one.path: one for one in within(path, named, facts)}
-        entries = [one for one in self.tree(named.entry.key, kept).below(below) if one.path not in ("", below)]
+        entries = [one for one in self.tree(named.entry.key).below(below) if one.path not in ("", below)]
         return {found.path: found for found in (tree_part(path, named, one) for one in entries)}
 
     def inside(self, entry: Entry) -> dict[str, Entry]:
@@ -458,9 +456,12 @@ def facts_of(handle: Handle, key: Key, recipe: Recipe) -> Facts:
         return Facts(types[0], (), True, True)
     members = []
     for number, artifact in enumerate(recipe.artifacts):
-        size = artifact.size
+        size: int | None = artifact.size
         if artifact.encoding == PICKLE and types[number] in BYTES_TYPES:
-            size = Content(handle, key, recipe, number).size
+            try:
+                size = Content(handle, key, recipe, number).size
+            except (CorruptObject, NotSigned):
+                size = None
         members.append(Member(artifact.name, types[number], size))
     is_bundle = recipe.kind == BUNDLE
     return Facts("bundle" if is_bundle else types[0], tuple(members), is_bundle)

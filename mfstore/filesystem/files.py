@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fsspec.spec import AbstractBufferedFile
@@ -190,6 +191,11 @@ class TextFile(io.TextIOWrapper):
         self.detach()
         below.discard()
 
+    def __del__(self) -> None:
+        # Python would close it, and what is below with it: that would appear.
+        with suppress(ValueError):
+            self.detach()
+
 
 class CompressedFile(io.RawIOBase):
     """What is written is compressed into a file, which is closed with it."""
@@ -242,9 +248,9 @@ class CompressedFile(io.RawIOBase):
 class StoreTransaction(Transaction):
     """Files that are written within it appear at its end, or none of them.
 
-    All of them are stored before the first one appears. They appear one after the other: a reader may see some of them
-    for as long as that takes. If one cannot be set, those before it are what they were again. Only an end of the
-    process in between leaves some of them new, each of which is whole.
+    All of them are stored before the first one appears. Then they appear one by one: a reader may see some of them for
+    as long as that takes. If one cannot be set, the others are what they were again. Only an end of the process in
+    between leaves some of them new, each of which is whole.
     """
 
     def complete(self, commit: bool = True) -> None:
@@ -253,7 +259,7 @@ class StoreTransaction(Transaction):
         self.files.clear()
         try:
             if commit:
-                set_refs(self.fs.store.refs, [file.staged() for file in files])
+                set_refs(self.fs.store, [file.staged() for file in files])
         finally:
             for file in files:
                 file.discard()

@@ -29,7 +29,7 @@ from mfstore.filesystem import urls
 from mfstore.filesystem.content import AnyContent, Range, read_ranges
 from mfstore.filesystem.entries import DIRECTORY, FILE, LINK, Catalog, Entry, implied, parents
 from mfstore.filesystem.files import CompressedFile, StoreFile, StoreTransaction, TextFile
-from mfstore.filesystem.writing import ANY, Staged, set_ref, set_refs, store_bytes
+from mfstore.filesystem.writing import ANY, Staged, set_ref, side_by_side, store_bytes
 from mfstore.format.digests import Key
 from mfstore.format.recipes import Recipe
 from mfstore.host.elapsed import moment, since
@@ -140,6 +140,9 @@ class StoreFileSystem(AbstractFileSystem):
         return Entry("", DIRECTORY) if self.catalog.is_implied("") else None
 
     def _there(self, path: str, found: Entry | MfstoreError | None) -> Entry:
+        if found is None and not path:
+            hint = "Its path ends before !: mfstore:///path/of/store!/name"
+            raise PathNotFound("no store there", backend=self.store.backend.url, hint=hint)
         if found is None:
             raise PathNotFound(f"no such file: {path!r}", backend=self.store.backend.url)
         if isinstance(found, MfstoreError):
@@ -467,7 +470,8 @@ class StoreFileSystem(AbstractFileSystem):
         former value; PathIsDirectory for a bundle that is looked at; InvalidKey for what can be no name.
         """
         if not path:
-            raise PathIsDirectory("the root of a store is no file", backend=self.store.backend.url)
+            hint = "Name a file behind !: mfstore:///path/of/store!/name"
+            raise PathIsDirectory("the root of a store is no file", backend=self.store.backend.url, hint=hint)
         entry = None
         if look or is_key(path) or parse_past(path, 0.0) is not None:
             (found,) = self.catalog.look([path], directories=False)
@@ -519,7 +523,8 @@ class StoreFileSystem(AbstractFileSystem):
         for name in blocks:
             self.writable(name)
         keys = store_bytes(self.store.handle, blocks.values())
-        set_refs(self.store.refs, [Staged(*one, kwargs.get("note")) for one in zip(blocks, keys, strict=True)])
+        staged = [Staged(*one, kwargs.get("note")) for one in zip(blocks, keys, strict=True)]
+        side_by_side(partial(set_ref, self.store.refs), staged, self.store.backend)
 
     def put_file(
         self, lpath: Any, rpath: str, callback: Any = DEFAULT_CALLBACK, mode: str = "overwrite", **kwargs: Any
@@ -624,9 +629,7 @@ class StoreFileSystem(AbstractFileSystem):
                     raise PathIsDirectory(f"a directory: {entry.path!r}", hint="Use recursive=True")
             elif entry.ref != entry.path:
                 raise PathIsReadOnly(f"{entry.path!r} is no ref, and cannot be removed", key=entry.path)
-        for entry in reversed(entries):
-            if entry.ref is not None:
-                self._remove(entry.ref)
+        side_by_side(self._remove, [entry.ref for entry in entries if entry.ref is not None], self.store.backend)
 
     def rm_file(self, path: str) -> None:
         """Remove a ref, with its history."""

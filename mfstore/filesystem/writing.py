@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mfstore.errors import Conflict, MfstoreError, PathExists
+from mfstore.errors import Conflict, CorruptObject, MfstoreError, NotFound, PathExists
 from mfstore.format.digests import Key
 from mfstore.format.recipes import ONE
+from mfstore.format.refs import StoredRef
 from mfstore.records import NamedTuple
+from mfstore.ref_objects import read_refs
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from mfstore.backends.base import Backend
     from mfstore.handle import Handle
     from mfstore.refs import Refs
+    from mfstore.store import Store
+
+T = TypeVar("T")
 
 BLOCKS_AHEAD = 2
 """Blocks that wait for the thread that stores them: so many are held besides what it works on."""
+
+AT_ONCE = 16
+"""Refs that are set or removed at a time: each takes a few requests, one after the other."""
 
 ANY = "any"
 """Whatever the ref names, the last writer wins."""
@@ -59,21 +69,34 @@ def set_ref(refs: Refs, staged: Staged) -> None:
         raise
 
 
-def set_refs(refs: Refs, all_staged: Sequence[Staged]) -> None:
-    """Set refs one after the other. If one cannot be set, those before it are what they were again, as far as nobody
-    else has changed them and nothing is in the way; the error says which are not."""
-    before: dict[str, Key | None] = {}
+def set_refs(store: Store, staged: Sequence[Staged]) -> None:
+    """Set refs together. If one cannot be set, the others are what they were again, as far as nobody else has changed
+    them and nothing is in the way; the error says which are not."""
+    refs = store.refs
+    stored = read_refs(store.backend, [one.path for one in staged])
+    before = {one.path: _present(found) for one, found in zip(staged, stored, strict=True)}
     done: list[Staged] = []
+
+    def set_one(one: Staged) -> None:
+        set_ref(refs, one)
+        done.append(one)
+
     try:
-        for staged in all_staged:
-            before[staged.path] = refs.get(staged.path)
-            set_ref(refs, staged)
-            done.append(staged)
-    except MfstoreError as error:
-        left = [staged.path for staged in reversed(done) if not _undo(refs, staged, before[staged.path])]
+        side_by_side(set_one, staged, store.backend)
+    except BaseException as error:
+        left = [one.path for one in reversed(done) if not _undo(refs, one, before[one.path])]
         if left:
             error.add_note(f"set all the same: {', '.join(left)}")
         raise
+
+
+def _present(found: StoredRef | MfstoreError) -> Key | None:
+    """What a ref names. None where there is none; and where it is damaged, since nothing would be lost."""
+    if isinstance(found, MfstoreError):
+        if not isinstance(found, (NotFound, CorruptObject)):
+            raise found
+        return None
+    return found.entries[-1].key if found.entries else None
 
 
 def _undo(refs: Refs, staged: Staged, before: Key | None) -> bool:
@@ -85,6 +108,23 @@ def _undo(refs: Refs, staged: Staged, before: Key | None) -> bool:
             del refs[staged.path]
             return True
     return False
+
+
+def side_by_side(work: Callable[[T], None], items: Sequence[T], backend: Backend) -> None:
+    """Do something small with each item; far away, where each waits for its answers, some at a time. All that have
+    begun end before an error is raised, and none begins after it."""
+    if len(items) < 2 or not backend.capabilities.remote:
+        for item in items:
+            work(item)
+        return
+    with ThreadPoolExecutor(min(AT_ONCE, len(items)), "mfstore-refs") as pool:
+        waiting = [pool.submit(work, item) for item in items]
+        _, rest = wait(waiting, return_when=FIRST_EXCEPTION)
+        for future in rest:
+            future.cancel()
+    for future in waiting:
+        if not future.cancelled():
+            future.result()
 
 
 class _Abandoned(Exception):

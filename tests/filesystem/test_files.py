@@ -1,6 +1,8 @@
 """What is in a store, as files."""
 
+import gc
 import gzip
+import os
 import pickle
 import threading
 
@@ -17,6 +19,7 @@ from mfstore.errors import (
     MfstoreError,
     MfstoreWarning,
     NotFound,
+    NotSigned,
     OutOfSpace,
     PathExists,
     PathIsDirectory,
@@ -26,6 +29,7 @@ from mfstore.errors import (
 )
 from mfstore.filesystem import StoreFileSystem
 from mfstore.filesystem.files import WRITTEN_TOGETHER
+from mfstore.format.recipes import recipe_path
 
 LONG = np.random.default_rng(0).bytes(300_000)
 
@@ -198,6 +202,30 @@ def test_what_is_damaged_is_listed_and_does_not_open(fs, tmp_path):
     assert isinstance(found[0], CorruptObject) and found[1] == b"2" and isinstance(found[2], FileNotFoundError)
 
 
+def test_a_ref_of_what_is_not_stored_is_damaged(fs, tmp_path):
+    key = fs.store.put_bytes(b"1", "a")
+    (tmp_path / "store" / recipe_path(key)).unlink()
+    assert fs.ls("")[0]["size"] is None and fs.ls("a@")[0]["size"] is None
+    with pytest.raises(CorruptObject, match="not stored"):
+        fs.cat("a")
+    with pytest.raises(PathNotFound):
+        fs.cat(str(key))
+
+
+def test_only_what_is_signed_is_read(tmp_path):
+    ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
+    private = ed25519.Ed25519PrivateKey.generate()
+    store = mfstore.open(tmp_path / "store")
+    store.put(b"signed", "signed")
+    store.put(b"other", "other")
+    store.sign("signed", key=private)
+    fs = StoreFileSystem(tmp_path / "store", trusted=[private.public_key()], skip_instance_cache=True)
+    assert [(info["name"], info["size"]) for info in fs.ls("")] == [("other", None), ("signed", 6)]
+    assert fs.cat("signed") == b"signed"
+    with pytest.raises(NotSigned):
+        fs.cat("other")
+
+
 def test_a_refusal_is_not_absence(fs, monkeypatch):
     fs.pipe("a", b"1")
 
@@ -268,10 +296,18 @@ def test_what_cannot_be_stored_is_told_by_who_writes(fs, monkeypatch):
     assert file.closed and not fs.exists("x")
 
 
-def test_a_file_that_is_never_closed_does_not_appear(fs):
+@pytest.mark.parametrize("mode", ["wb", "w"])
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_file_that_is_never_closed_does_not_appear(fs, mode, compression):
     with pytest.warns(MfstoreWarning, match="never closed"):
-        fs.open("x", "wb").write(b"1")
+        fs.open("x", mode, compression=compression).write("1" if mode == "w" else b"1")
+        gc.collect()
     assert not fs.exists("x")
+
+
+def test_files_that_are_never_closed_are_read(fs):
+    fs.pipe("x", b"text")
+    assert fs.open("x", "r").read() == "text" and fs.open("x").read() == b"text"
 
 
 def test_appending(fs):
@@ -442,6 +478,18 @@ def test_it_is_handed_on(url):
         file.seek(3)
         again = pickle.loads(pickle.dumps(file))
         assert again.read(4) == LONG[3:7]
+
+
+def test_in_a_child_that_was_forked(fs):
+    fs.pipe("x", LONG)
+    child = os.fork()
+    if not child:
+        try:
+            fs.pipe("y", fs.cat_file("x", 10, 20))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert fs.cat("y") == LONG[10:20]
 
 
 def test_many_threads(fs):

@@ -102,10 +102,12 @@ def test_duckdb(url):
         assert connection.sql("from 'mfstore://out.parquet'").fetchall() == [(1,)]
 
 
+@pytest.mark.filterwarnings("ignore::Warning")  # dask's own, of what pandas gives up
 def test_dask(url):
-    dd = pytest.importorskip("dask.dataframe")
-    dd.from_pandas(FRAME, npartitions=2).to_parquet(f"{url}frame")
-    assert dd.read_parquet(f"{url}frame")["sales"].sum().compute(scheduler="threads") == pytest.approx(500.0)
+    dask, dd = pytest.importorskip("dask"), pytest.importorskip("dask.dataframe")
+    with dask.config.set(scheduler="sync"):
+        dd.from_pandas(FRAME, npartitions=2).to_parquet(f"{url}frame")
+        assert dd.read_parquet(f"{url}frame")["sales"].sum().compute() == pytest.approx(500.0)
 
 
 @pytest.mark.slow
