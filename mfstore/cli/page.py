@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from mfstore.cli.command import Command
-from mfstore.cli.options import Connection, connection_options, metaflow_option
+from mfstore.cli.options import Connection, connection_options, json_option, metaflow_option
+from mfstore.cli.output import print_json
 from mfstore.cli.places import opened, opened_root
 from mfstore.cli.reports import steps
 from mfstore.display.amounts import size
@@ -34,10 +35,11 @@ from mfstore.settings import default_store
     help="Compare the newest value of the refs set last inside with the one before it (the default), or read no data.",
 )  # fmt: skip
 @click.option("--title", metavar="TEXT", help="What the page is called; else as the place is.")
+@json_option
 @connection_options()
 def page(
     url: str | None, store: str | None, metaflow: str | None, connection: Connection, output: Path, prefix: str | None,
-    history: int | None, diff: bool | None, title: str | None,
+    history: int | None, diff: bool | None, title: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write one HTML file that shows the store at URL, or a datastore root of Metaflow: refs with history and notes, or
     runs, tasks and artifacts; what changed, where the bytes are and how they grew. It needs no server and no network.
@@ -56,4 +58,8 @@ def page(
     options = {name: value for name, value in given.items() if value is not None}
     with closing(opened_root(place, connection) if metaflow else opened(place, connection)) as found, steps() as tell:
         write_page(found, output, progress=tell, **options)  # type: ignore[arg-type]
-    click.echo(printable(f"{output}: {size(output.stat().st_size)}"))
+    written = output.stat().st_size
+    if as_json:
+        print_json({"output": str(output), "bytes": written})
+    else:
+        click.echo(printable(f"{output}: {size(written)}"))

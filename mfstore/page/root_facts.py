@@ -62,10 +62,10 @@ def root_facts(
     root.backend = read_once(root.backend)
     said = Said(root.url, place, f"mfstore verify --metaflow {place}")
     holdings = list_root(root, tell, spill=Spill())
-    steps = {name: tasks for name, tasks in _steps(holdings).items() if name.startswith(prefix)}
-    shown = {name: newest_runs(tasks, history) for name, tasks in steps.items()}
+    steps = _steps(holdings, prefix, history)
+    shown = {name: tasks.shown for name, tasks in steps.items()}
     contents = read_tasks(root.backend, shown, said, tell)
-    entries = tuple(entry_of(name, shown[name], len(steps[name])) for name in sorted(steps))
+    entries = tuple(entry_of(name, shown[name], tasks.total) for name, tasks in steps.items())
     spaces = spaces_of(SPACES, lambda by: root_usage(root, by, metadata="none", tell=tell, holdings=holdings), said)
     amounts = (
         ("flows", len(holdings.flows), False), ("runs", len(holdings.runs), False),
@@ -74,18 +74,53 @@ def root_facts(
     )  # fmt: skip
     return Facts(
         "root", place, title, time.time(), mfstore.__version__, amounts, entries, contents, spaces,
-        by_day(dated(root, holdings)), (), said.troubles, tuple(_notes(steps, shown, prefix)),
+        by_day(dated(root, holdings)), (), said.troubles, tuple(_notes(entries, prefix)),
     )  # fmt: skip
 
 
-def _steps(holdings: Holdings) -> dict[str, list[ShownTask]]:
-    """The tasks of each step of all runs of its flow, the newest first."""
-    found: dict[str, list[ShownTask]] = {}
+class StepTasks:
+    """The tasks of a step, which come run by run: those of the newest runs are kept, however many there are."""
+
+    def __init__(self, runs: int) -> None:
+        self._most = runs
+        self._by_run: dict[str, list[ShownTask]] = {}
+        self.total = 0
+        """Tasks that came."""
+
+    def add(self, task: ShownTask) -> None:
+        """One more."""
+        self.total += 1
+        tasks = self._by_run.setdefault(task.run, [])
+        tasks.append(task)
+        if len(tasks) >= 2 * TASKS:
+            tasks[:] = _newest(tasks)[:TASKS]
+        if len(self._by_run) > 2 * self._most:
+            self._by_run = self._newest_runs()
+
+    @property
+    def shown(self) -> list[ShownTask]:
+        """Of the newest runs the newest tasks, together by their runs, the newest first."""
+        return [task for tasks in self._newest_runs().values() for task in tasks]
+
+    def _newest_runs(self) -> dict[str, list[ShownTask]]:
+        runs = [(run, _newest(tasks)[:TASKS]) for run, tasks in self._by_run.items()]
+        runs.sort(key=lambda run: -run[1][0].time)
+        return dict(runs[: self._most])
+
+
+def _newest(tasks: Sequence[ShownTask]) -> list[ShownTask]:
+    return sorted(tasks, key=lambda task: -task.time)
+
+
+def _steps(holdings: Holdings, prefix: str, history: int) -> dict[str, StepTasks]:
+    """The tasks of each step, of all runs of its flow."""
+    found: dict[str, StepTasks] = {}
     for (flow, run, step, name), task in holdings.tasks.items():
-        found.setdefault(f"{flow}/{step}", []).append(_shown(f"{flow}/{run}/{step}/{name}", run, name, task))
-    for tasks in found.values():
-        tasks.sort(key=lambda task: -task.time)
-    return found
+        called = f"{flow}/{step}"
+        if called.startswith(prefix):
+            tasks = found.setdefault(called, StepTasks(history))
+            tasks.add(_shown(f"{flow}/{run}/{step}/{name}", run, name, task))
+    return dict(sorted(found.items()))
 
 
 def _shown(folder: str, run: str, name: str, task: Task) -> ShownTask:
@@ -95,14 +130,6 @@ def _shown(folder: str, run: str, name: str, task: Task) -> ShownTask:
         began = max(info.modified for info in task.files.values())
         return ShownTask(run, name, "", task.latest or 0, began)
     return ShownTask(run, name, f"{folder}/{attempt}.{DATA}", attempt, file.modified)
-
-
-def newest_runs(tasks: Sequence[ShownTask], runs: int) -> list[ShownTask]:
-    """Of tasks, the newest first, those of so many runs, and of each run at most ``TASKS``; together by their runs."""
-    by_run: dict[str, list[ShownTask]] = {}
-    for task in tasks:
-        by_run.setdefault(task.run, []).append(task)
-    return [task for some in islice(by_run.values(), runs) for task in some[:TASKS]]
 
 
 def entry_of(name: str, tasks: Sequence[ShownTask], total: int) -> Entry:
@@ -150,10 +177,8 @@ def _content(key: str, path: str, data: bytes | MfstoreError | None, said: Said)
         return Content("task", trouble=said.add(f"task {key}", error))
 
 
-def _notes(
-    steps: dict[str, list[ShownTask]], shown: dict[str, list[ShownTask]], prefix: str
-) -> Iterator[str]:  # fmt: skip
-    left = sum(len(tasks) - len(shown[name]) for name, tasks in steps.items())
+def _notes(entries: Sequence[Entry], prefix: str) -> Iterator[str]:
+    left = sum(entry.total - len(entry.values) for entry in entries)
     if left:
         yield (
             f"{count(left, 'task')} left out: of each step those of the last runs are here (--history shows more), "

@@ -98,7 +98,8 @@ def store_facts(store: Store, place: str, title: str, wanted: Wanted, tell: Phas
     amounts += _held(spaces)
     return Facts(
         "store", place, title, time.time(), mfstore.__version__, tuple(amounts), tuple(found.entries),
-        found.contents, spaces, growth, tuple(found.compare()), said.troubles, tuple(found.notes(place)),
+        found.contents, spaces, growth, tuple(found.compare()), said.troubles,
+        tuple(found.notes(len(listed["recipes/"]))),
     )  # fmt: skip
 
 
@@ -114,6 +115,7 @@ class _Reading:
         self._pairs: list[_Pair] = []
         self._unread: dict[Key, str] = {}
         self._left_out = 0
+        self._named: set[Key] = set()
         self._not_compared = 0
         self.entries: list[Entry] = []
         self.contents: dict[str, Content] = {}
@@ -146,6 +148,7 @@ class _Reading:
             if isinstance(stored, MfstoreError):
                 self.entries.append(Entry(name, trouble=self._said.add(f"ref {name}", stored)))
             elif stored.entries:
+                self._named.update(entry.key for entry in stored.entries)
                 self.entries.append(self._entry(name, len(stored.entries), shown, chunks))
 
     def _entry(self, name: str, total: int, shown: Sequence[RefEntry], chunks: dict[Key, Chunks]) -> Entry:
@@ -200,8 +203,11 @@ class _Reading:
         shown = tuple(lines[:COMPARED_LINES])
         return Compared(pair.name, "@1", "@0", found.summary, shown, len(lines) - len(shown))
 
-    def notes(self, place: str) -> Iterator[str]:
-        """What is left out, and where it is told."""
+    def notes(self, keys: int) -> Iterator[str]:
+        """What is left out of so many keys, and where it is told."""
+        if not self._wanted.prefix and keys > len(self._named):
+            nameless = count(keys - len(self._named), "key")
+            yield f"{nameless} that no ref names: mfstore ls lists all keys, mfstore stat KEY tells what one is"
         if self._left_out:
             yield f"{count(self._left_out, 'older value')} left out: --history shows more, mfstore refs NAME all"
         if self._not_compared:

@@ -31,6 +31,8 @@ def test_a_page_is_written_whole(place, tmp_path):
     assert done.stdout.startswith(f"{file}: ") and done.stdout.endswith("kB\n")
     found = held(file)
     assert (found["place"], found["title"]) == ("store", "store") and found["entries"]["name"] == ["models/a", "other"]
+    told = json.loads(mfstore("page", place, "-o", file, "--json").stdout)
+    assert told == {"output": str(file), "bytes": file.stat().st_size}
     assert len(found["compared"]) == 1 and str(tmp_path) not in file.read_text()
     mfstore(
         "page",

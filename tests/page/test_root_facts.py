@@ -9,7 +9,7 @@ import mfstore
 from mfstore import errors
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.usage import root_usage
-from mfstore.page.root_facts import TASKS, UNFINISHED, ShownTask, newest_runs, root_facts
+from mfstore.page.root_facts import TASKS, UNFINISHED, ShownTask, StepTasks, root_facts
 from mfstore.page.task_contents import task_content, type_of
 from tests.rigs.metaflow_trees import task
 from tests.rigs.migration import build, migrate, task_as_stock
@@ -89,10 +89,19 @@ def test_what_cannot_be_read_and_what_has_not_ended(tmp_path):
         read(tmp_path / "nothing")
 
 
-def test_of_a_foreach_some_tasks_are_told():
-    tasks = [ShownTask(run, str(n), "", 0, 0.0) for run in ("3", "2", "1") for n in range(TASKS + 5)]
-    shown = newest_runs(tasks, 2)
-    assert [task.run for task in shown] == ["3"] * TASKS + ["2"] * TASKS
+def test_of_many_runs_and_of_a_foreach_the_newest_are_kept():
+    step = StepTasks(2)
+    for run in range(50):
+        for number in range(TASKS * 3 if run == 48 else 2):
+            step.add(ShownTask(str(run), str(number), "", 0, (run if run != 7 else 900) * 1000.0 + number))
+    assert step.total == 49 * 2 + TASKS * 3
+    assert [(task.run, task.task) for task in step.shown] == [
+        ("7", "1"), ("7", "0"), ("49", "1"), ("49", "0"),
+    ]  # fmt: skip
+    step = StepTasks(1)
+    for number in range(TASKS * 3):
+        step.add(ShownTask("1", str(number), "", 0, float(number)))
+    assert [task.task for task in step.shown] == [str(number) for number in range(TASKS * 3 - 1, TASKS * 2 - 1, -1)]
 
 
 def test_data_json_of_whatever_wrote_it():

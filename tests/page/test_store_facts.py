@@ -53,7 +53,8 @@ def test_refs_their_values_and_what_these_hold(store):
     # Of 480 kB only the chunks around the two numbers that changed, and the literal.
     assert churn.values[2].fresh is None and 0 < churn.values[0].fresh < 300_000
     assert plain.values[0].fresh is None
-    assert not facts.troubles and not facts.notes
+    assert not facts.troubles
+    assert facts.notes == ("1 key that no ref names: mfstore ls lists all keys, mfstore stat KEY tells what one is",)
 
 
 def test_bytes_are_those_of_du(store):
