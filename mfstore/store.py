@@ -764,7 +764,8 @@ class Store:
         No code runs when they are loaded: ``safe`` takes them.
 
         Args:
-            source: The file, which must not change before this returns; or arrays of numpy and tensors of torch by
+            source: The file, which must not change before this returns, or the index of several
+                (``model.safetensors.index.json``), which lie beside it; or arrays of numpy and tensors of torch by
                 name, such as ``model.state_dict()``.
             ref: As of ``put``.
             metadata: Texts by name, of a dict. A file has its own.
@@ -773,7 +774,7 @@ class Store:
             progress: As of ``put``.
 
         Raises:
-            CorruptObject: the file is no safetensors file; it says what is wrong with its header.
+            CorruptObject: the file is no safetensors file, or no index of such; it says what is wrong with it.
             NotSerializable: safetensors has no such tensor; the message names it.
             Unsupported: a tensor is of a type that takes ml_dtypes (bfloat16, float8), which is not installed, or of
                 one of which several elements lie in a byte.
@@ -804,7 +805,8 @@ class Store:
         Args:
             key: A key, or another name, as of ``get``; or the view of a part (``store.view(key)["weights"]``).
             path: The file, whose directory must exist; or an object of S3 (``s3://bucket/key``), which is reached as
-                the store is, if that lies in S3. It is written to a temporary file first.
+                the store is, if that lies in S3. It is written to a temporary file first. Of a model that came in
+                several files, ``….safetensors.index.json`` writes these again, the index last.
             format: "pickle", "npy", "npz", "parquet", "safetensors", "csv", "json", "text" or "bytes". None: as the
                 path ends (``.pkl``, ``.npy`` and so on; ``.txt``, ``.bin``); bytes and texts as they are, whatever the
                 path is called, unless that says pickle.

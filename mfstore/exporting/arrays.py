@@ -56,7 +56,11 @@ class StoredArray(NamedTuple):
 
 def stored_arrays(named: Mapping[str, tuple[ArtifactParts, Any]]) -> dict[str, StoredArray | None]:
     """What each of the nodes is that is an array or a tensor; None of others. Types are made together, once each."""
-    arrays = {name: (parts, one) for name, (parts, node) in named.items() if (one := array_of(node)) is not None}
+    arrays = {
+        name: (parts, one)
+        for name, (parts, node) in named.items()
+        if (one := array_of(node)) is not None and _is_shape(one.shape)
+    }
     dtypes = _dtypes(arrays.values())
     found: dict[str, StoredArray | None] = {}
     for name, (parts, node) in named.items():
@@ -65,8 +69,13 @@ def stored_arrays(named: Mapping[str, tuple[ArtifactParts, Any]]) -> dict[str, S
             found[name] = _of_array(parts, array, dtypes[id(array.dtype)])
         else:
             tensor = tensor_of(node)
-            found[name] = None if tensor is None else _of_tensor(parts, tensor)
+            found[name] = None if tensor is None or not _is_shape(tensor.shape) else _of_tensor(parts, tensor)
     return found
+
+
+def _is_shape(shape: tuple[Any, ...]) -> bool:
+    """Whether it is one: a pickle may say anything."""
+    return all(type(size) is int and size >= 0 for size in shape)
 
 
 def _dtypes(arrays: Iterable[tuple[ArtifactParts, ArraySymbols]]) -> dict[int, Any]:

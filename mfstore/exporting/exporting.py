@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from mfstore.errors import Unsupported
+from mfstore.errors import Unsupported, WrongArgument
 from mfstore.exporting import arrays, pickles, tables, tensors, texts
 from mfstore.exporting.formats import (
     BYTES,
@@ -22,8 +23,9 @@ from mfstore.exporting.formats import (
     is_raw,
     unfit,
 )
-from mfstore.exporting.targets import to_file, to_s3
+from mfstore.exporting.targets import Write, require_new, require_place, to_file, to_s3
 from mfstore.format.recipes import TREE
+from mfstore.safetensors.shards import is_index
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -38,20 +40,51 @@ def export(
     overwrite: bool, metadata: Mapping[str, str] | None, stored: PickleOf,
 ) -> None:  # fmt: skip
     """Write what a view is of to a file or an object of S3."""
+    require_place(place)
     found = view.symbols()
     if found is not None and found[0].artifact.encoding == TREE:
         raise Unsupported(
             "this is a tree, which is no one file", key=view.key, hint="get_tree restores it, or one file of it"
         )
     called = chosen(view, place, format)
+    if metadata is not None and called != SAFETENSORS:
+        raise WrongArgument("metadata are of safetensors alone", hint="format='safetensors', or a path that ends so")
 
-    def write(path: Path) -> None:
-        _write(view, called, path, metadata, stored)
+    def put(where: str, write: Write) -> None:
+        if where.startswith("s3://"):
+            to_s3(where, overwrite, write, backend)
+        else:
+            to_file(where, overwrite, write)
 
-    if place.startswith("s3://"):
-        to_s3(place, overwrite, write, backend)
+    def look(where: str) -> None:
+        if not overwrite:  # before anything is read for it
+            require_new(where, backend)
+
+    if called == SAFETENSORS and is_index(place):
+        _put_shards(view, place, metadata, put, look)
     else:
-        to_file(place, overwrite, write)
+        look(place)
+        put(place, lambda path: _write(view, called, path, metadata, stored))
+
+
+def _put_shards(
+    view: View, place: str, metadata: Mapping[str, str] | None, put: Callable[[str, Write], None],
+    look: Callable[[str], None],
+) -> None:  # fmt: skip
+    """The files beside the index, and the index when all of them are there. ``look`` at each place comes first."""
+    index, files = tensors.shards(view, _named(view) or {})
+
+    def written(write: Callable[[BinaryIO, Mapping[str, str] | None], None], path: Path) -> None:
+        with open(path, "xb", buffering=0) as raw:
+            whole: Any = _Whole(raw)
+            write(whole, metadata)
+
+    directory = place.rpartition("/")[0] + "/" if "/" in place else ""
+    for where in (place, *(directory + file for file in files)):
+        look(where)
+    for file, write in files.items():
+        put(directory + file, partial(written, write))
+    put(place, lambda path: path.write_bytes(index))
 
 
 def _write(view: View, called: str, path: Path, metadata: Mapping[str, str] | None, stored: PickleOf) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mfstore._core.pickler import TEXT
 from mfstore.errors import InvalidKey, NotSerializable, WrongArgument
 from mfstore.pickling.symbols import Slot, called
+from mfstore.safetensors.shards import is_index
 from mfstore.views.arrays import array_of
 from mfstore.views.arrow import arrow_table
 from mfstore.views.data import entries_of, is_plain
@@ -37,7 +38,7 @@ def chosen(view: View, path: str, given: str | None) -> str:
         if given not in FORMATS:
             raise InvalidKey("no such format", found=f"{given!r:.40}", hint=f"One of {', '.join(FORMATS)}")
         return given
-    by_name = SUFFIXES.get(PurePosixPath(path).suffix.lower())
+    by_name = SAFETENSORS if is_index(path) else SUFFIXES.get(PurePosixPath(path).suffix.lower())
     itself = content_of(view)
     if itself is not None and (by_name != PICKLE or is_raw(view)):
         return itself

@@ -26,11 +26,38 @@ MEMORY = 64 << 20
 _HINT = "overwrite=True replaces it"
 
 
-def to_file(place: str, overwrite: bool, write: Callable[[Path], None]) -> None:
+Write = Callable[[Path], object]
+"""What writes a file that is not there yet."""
+
+
+def require_place(place: str) -> None:
+    """InvalidKey for what names neither a file nor an object of S3."""
+    if place.startswith("s3://"):
+        key = split_url(place)[1]
+        if not key or key.endswith("/"):
+            hint = f"{place.rstrip('/')}/name.parquet"
+            raise InvalidKey("an export needs the name of an object", found=place, hint=hint)
+    elif "://" in place:
+        raise InvalidKey("exports go to a file, or to s3://bucket/key", found=place)
+    elif place.startswith("s3:/"):
+        raise InvalidKey("a Path drops a slash of a URL", found=place, hint="Give s3://bucket/key as a str")
+
+
+def require_new(place: str, backend: Backend) -> None:
+    """Refused if there is such a file, or object."""
+    if not place.startswith("s3://"):
+        if os.path.lexists(place):
+            raise Refused("there is such a file", found=place, hint=_HINT)
+        return
+    bucket, key = split_url(place)
+    with client_beside(backend, bucket) as client, suppress(NotFound):
+        list(client.head_many([key]))
+        raise Refused("there is such an object", found=place, hint=_HINT)
+
+
+def to_file(place: str, overwrite: bool, write: Write) -> None:
     """Have ``write`` write a file beside, which then takes its name. Refused if there is one already."""
     target = regular_target(place)
-    if not overwrite and os.path.lexists(target):
-        raise Refused("there is such a file", found=str(target), hint=_HINT)
     temporary = target.with_name(f".mfstore-{os.getpid()}-{os.urandom(8).hex()}")
     try:
         _filled(temporary, target, write)
@@ -41,7 +68,7 @@ def to_file(place: str, overwrite: bool, write: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _filled(temporary: Path, target: Path, write: Callable[[Path], None]) -> None:
+def _filled(temporary: Path, target: Path, write: Write) -> None:
     try:
         write(temporary)
     except OSError as error:
@@ -68,26 +95,21 @@ def _linked(temporary: Path, target: Path) -> bool:
     return True
 
 
-def to_s3(url: str, overwrite: bool, write: Callable[[Path], None], backend: Backend) -> None:
+def to_s3(url: str, overwrite: bool, write: Write, backend: Backend) -> None:
     """Have ``write`` write a temporary file, and store that under the URL. Refused if there is such an object."""
     from mfstore.s3.bulk.items import PutItem
 
     bucket, key = split_url(url)
-    if not key or key.endswith("/"):
-        raise InvalidKey("an export needs the name of an object", found=url, hint=f"{url.rstrip('/')}/name.parquet")
-    with client_beside(backend, bucket) as client:
-        if not overwrite and _is_there(client, key):
-            raise Refused("there is such an object", found=url, hint=_HINT)
-        with tempfile.TemporaryDirectory(prefix="mfstore-") as directory:
-            temporary = Path(directory) / "export"
-            _filled(temporary, temporary, write)
-            try:
-                client.put_many([PutItem(key, temporary, if_none_match=not overwrite)])
-            except Conflict as error:
-                raise Refused("there is such an object by now", found=url, hint=_HINT) from error
-            except Unsupported as error:
-                error.hint = f"{error.hint or ''} overwrite=True needs no conditional write".strip()
-                raise
+    with client_beside(backend, bucket) as client, tempfile.TemporaryDirectory(prefix="mfstore-") as directory:
+        temporary = Path(directory) / "export"
+        _filled(temporary, temporary, write)
+        try:
+            client.put_many([PutItem(key, temporary, if_none_match=not overwrite)])
+        except Conflict as error:
+            raise Refused("there is such an object by now", found=url, hint=_HINT) from error
+        except Unsupported as error:
+            error.hint = f"{error.hint or ''} overwrite=True needs no conditional write".strip()
+            raise
 
 
 @contextmanager
@@ -104,11 +126,3 @@ def client_beside(backend: Backend, bucket: str) -> Iterator[BulkClient]:
 
     with BulkClient(bucket) as client:
         yield client
-
-
-def _is_there(client: BulkClient, key: str) -> bool:
-    try:
-        list(client.head_many([key]))
-    except NotFound:
-        return False
-    return True

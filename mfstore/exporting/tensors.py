@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -12,6 +12,7 @@ from mfstore.exporting.streams import Content, write
 from mfstore.safetensors.dtypes import CODES
 from mfstore.safetensors.files import as_array, header_of
 from mfstore.safetensors.header import METADATA, PREFIX, Header, encode, laid_out
+from mfstore.safetensors.shards import shards_of
 from mfstore.views.data import MAPPING, OBJECT
 
 if TYPE_CHECKING:
@@ -20,15 +21,17 @@ if TYPE_CHECKING:
 
 
 def write_safetensors(
-    view: View, out: BinaryIO, named: Mapping[str, tuple[ArtifactParts, Any]] | None, metadata: Mapping[str, str] | None
+    view: View, out: BinaryIO, named: Mapping[str, tuple[ArtifactParts, Any]] | None,
+    metadata: Mapping[str, str] | None, said: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
-    """Tensors by name. What came from a file is that file again, to the byte, unless there is other ``metadata``."""
+    """Tensors by name. What came from a file is that file again, to the byte, unless there is other ``metadata``.
+    ``said``: what the file said, where that is not in the attributes of the whole."""
     if named is None:
         hint = "Of a model of torch: put_safetensors(model.state_dict())" if view.kind == OBJECT else None
         raise unfit(view, SAFETENSORS, f"it is a {view.type}, and no tensors by name", hint)
     arrays = stored_arrays(named)
     told = {name: _told(view, name, array) for name, array in arrays.items()}
-    said = _said(view)
+    said = _texts_in(attributes(view) if said is None else said)
     header = header_of(said.get("header"), told) if metadata is None else None
     start = None if header is None else said["header"]
     if header is None:
@@ -65,15 +68,35 @@ def _told(view: View, name: str, array: StoredArray | None) -> tuple[str, tuple[
     return CODES[array.kind], array.shape
 
 
-def _said(view: View) -> dict[str, Any]:
-    """What the file said from which it was stored."""
+def shards(
+    view: View, named: Mapping[str, tuple[ArtifactParts, Any]]
+) -> tuple[bytes, dict[str, Callable[[BinaryIO, Mapping[str, str] | None], None]]]:  # fmt: skip
+    """The index of a model in several files, and by the name of each of these what writes it."""
+    found = shards_of(attributes(view), {*named})
+    if found is None:
+        raise unfit(view, SAFETENSORS, "it did not come in several files, by an index", "Export it as one file")
+    index, files, said = found
+
+    def write_one(file: str, out: BinaryIO, metadata: Mapping[str, str] | None) -> None:
+        part = {name: named[name] for name in files[file]}
+        write_safetensors(view, out, part, metadata, said.get(file, {}))
+
+    return index, {file: partial(write_one, file) for file in files}
+
+
+def attributes(view: View) -> Mapping[str, Any]:
+    """What was said, beside its tensors, by the file from which it was stored."""
     found = view.symbols()
     node: Any = None if found is None else found[1]
     if not is_of_safetensors(node):
         return {}
-    metadata = node.state["metadata"]
+    return node.state  # type: ignore[no-any-return]
+
+
+def _texts_in(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata = said.get("metadata")
     plain = isinstance(metadata, dict) and all(type(one) is str for one in (*metadata, *metadata.values()))
-    return {**node.state, "metadata": metadata if plain else {}}
+    return {**said, "metadata": metadata if plain else {}}
 
 
 def _texts(view: View, metadata: Any) -> Mapping[str, str]:

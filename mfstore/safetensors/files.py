@@ -16,6 +16,7 @@ from typing import Any
 from mfstore.errors import CorruptObject, NotSerializable, WrongArgument
 from mfstore.safetensors.dtypes import CODES, TYPES, numpy_dtype
 from mfstore.safetensors.header import METADATA, PREFIX, Header, decode, encode, header_length, laid_out
+from mfstore.safetensors.shards import is_index, of_index
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -31,7 +32,7 @@ def tensors_of(source: Source, metadata: Mapping[str, str] | None = None) -> Ord
         )  # fmt: skip
     if metadata is not None:
         raise WrongArgument("a file has its own metadata", hint="Leave out metadata=, or give the dict of its tensors")
-    return _of_file(source)
+    return of_index(source, _of_file) if is_index(source) else _of_file(source)
 
 
 def _of_file(path: str | os.PathLike[str]) -> OrderedDict[str, Any]:

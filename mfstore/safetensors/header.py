@@ -67,7 +67,7 @@ def decode(raw: bytes, nbytes: int) -> Header:
     if not raw.startswith(b"{"):
         _refuse("its header does not begin as one")
     try:
-        said = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number)
+        said = json.loads(raw.decode("utf-8"), object_pairs_hook=unique_names, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         _refuse(f"its header is not JSON: {error}")
     metadata = said.pop(METADATA, None)
@@ -139,7 +139,8 @@ def _is_text(value: str) -> bool:
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A dict of JSON. ValueError for one that has a name twice, of which two readers may take another one."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name comes twice")

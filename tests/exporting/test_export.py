@@ -9,6 +9,7 @@ import sys
 import uuid
 from fractions import Fraction
 from io import BytesIO
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -225,6 +226,11 @@ def test_what_nothing_says(store, exported, tmp_path):
         store.export("models/nobody", tmp_path / "a.pkl")
     with pytest.raises(FileNotFoundError):
         exported(LARGE, "nowhere/a.npy")
+    for place in ("gs://bucket/a.npy", Path("s3://bucket/a.npy"), "s3://bucket"):
+        with pytest.raises(InvalidKey):
+            store.export(store.put(LARGE), place)
+    with pytest.raises(WrongArgument, match="safetensors alone"):
+        exported(LARGE, "a.npy", metadata={})
     assert not list(tmp_path.iterdir())
 
 
@@ -317,5 +323,5 @@ def test_s3(radosgw, store, tmp_path):
         with pytest.raises(NotSerializable):
             remote.export(key, f"{url}/exports/b.parquet")
         with pytest.raises(MfstoreError, match="name of an object"):
-            remote.export(key, f"{url}/exports/", "npy")
+            remote.export(key, f"{url}/exports/")
         assert [entry.key for entry in client.list("exports/")] == ["exports/a.npy"]

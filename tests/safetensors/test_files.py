@@ -13,7 +13,7 @@ import safetensors
 from safetensors.numpy import load_file, save_file
 
 import mfstore
-from mfstore.errors import CorruptObject, NotSerializable, Unsupported, WrongArgument
+from mfstore.errors import CorruptObject, NotSerializable, Refused, Unsupported, WrongArgument
 from tests.rigs.damage import wrapped
 from tests.rigs.parts import CountingBackend
 from tests.views.test_views import FarAway
@@ -125,6 +125,64 @@ def test_a_file_that_is_laid_out_otherwise_is_the_same_again(store, tmp_path):
     same(load_file(tmp_path / "changed.safetensors"), dict(found))
     store.export(key, tmp_path / "said.safetensors", metadata={})
     same(load_file(tmp_path / "said.safetensors"), {"z": found["z"], "a": np.array([97, 98], "u1")})
+
+
+def sharded(directory, places=None):
+    """A model in two files, as the Hub has them."""
+    directory.mkdir()
+    files = {
+        "model-00001-of-00002.safetensors": ["layer.weight", "half"],
+        "model-00002-of-00002.safetensors": ["mask", "layer.bias"],
+    }
+    for file, names in files.items():
+        save_file({name: MODEL[name] for name in names}, directory / file, metadata={"format": "pt"})
+    places = places or {name: file for file, names in files.items() for name in names}
+    path = directory / "model.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}, indent=2))
+    return path
+
+
+def test_a_model_in_several_files(store, tmp_path):
+    path = sharded(tmp_path / "model")
+    key = store.put_safetensors(path)
+    expected = {name: MODEL[name] for name in ("layer.weight", "half", "mask", "layer.bias")}
+    found = store.get(key, safe=True)
+    same(found, expected)
+    assert found.metadata == {"format": "pt"}
+    out = tmp_path / "out"
+    out.mkdir()
+    store.export(key, out / path.name)
+    assert sorted(one.name for one in out.iterdir()) == sorted(one.name for one in path.parent.iterdir())
+    assert all(one.read_bytes() == (path.parent / one.name).read_bytes() for one in out.iterdir())
+    (out / "model-00001-of-00002.safetensors").unlink()
+    (out / path.name).unlink()
+    with pytest.raises(Refused):
+        store.export(key, out / path.name)
+    assert [one.name for one in out.iterdir()] == ["model-00002-of-00002.safetensors"]
+    store.export(key, tmp_path / "one.safetensors")
+    read = plain_reader(tmp_path / "one.safetensors")
+    assert {name: read[name].tobytes() for name in expected} == {name: one.tobytes() for name, one in expected.items()}
+    with pytest.raises(NotSerializable, match="Export it as one"):
+        store.export(store.put_safetensors(expected), tmp_path / path.name)
+
+
+@pytest.mark.parametrize(("change", "why"), [
+    ({"layer.weight": "../model.safetensors"}, "no file beside"), ({"layer.weight": "/etc/x.safetensors"}, "no file beside"),
+    ({"layer.weight": ".safetensors"}, "no file beside"), ({"layer.weight": 1}, "no file beside"),
+    ({"mask": "model-00001-of-00002.safetensors"}, "do not agree"), ({"nobody": "model-00001-of-00002.safetensors"}, "do not agree"),
+], ids=str)  # fmt: skip
+def test_an_index_that_lies(store, tmp_path, change, why):
+    path = sharded(tmp_path / "model")
+    places = json.loads(path.read_text())["weight_map"] | change
+    path.write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(CorruptObject, match=why):
+        store.put_safetensors(path)
+    made = OrderedDict((name, np.zeros(1)) for name in places)
+    made.metadata, made.index, made.shards = {}, path.read_bytes(), {}
+    if why == "no file beside":
+        with pytest.raises(CorruptObject, match=why):
+            store.export(store.put(made), tmp_path / path.name)
+    assert [one.name for one in tmp_path.iterdir()] == ["model"]
 
 
 def test_versions_share_the_tensors_that_they_have(file):
