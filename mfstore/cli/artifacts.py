@@ -67,14 +67,20 @@ MODE_OF = {"directory": stat_words.S_IFDIR, "file": stat_words.S_IFREG, "link": 
 @click.option(
     "--omit-unreadable", is_flag=True, help="Of a directory: leave out what cannot be read, with a warning, and go on."
 )
+@click.option(
+    "--safetensors", "by_tensor", is_flag=True,
+    help="FILES are safetensors models, or indexes of such: store them tensor by tensor, which versions then share.",
+)  # fmt: skip
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
 @connection_options(writes=True)
 def put(
     url: str, connection: Connection, as_json: bool, ref: str | None, base: str | None,
     notes: tuple[tuple[str, Any], ...], compress: Compression | None, exclude: tuple[str, ...], omit_unreadable: bool,
-    files: tuple[str, ...],
+    by_tensor: bool, files: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Store FILES as raw bytes (- is standard input), directories among them as trees, and print their keys."""
+    if by_tensor and "-" in files:
+        raise click.UsageError("--safetensors needs files: standard input cannot be mapped")
     store = opened(url, connection, create=True, compress=compress)
     if ref is not None:
         store.refs.settable(ref)  # a name that cannot be is told before anything is stored
@@ -86,6 +92,8 @@ def put(
             # A pipe is read in blocks like a file, so that memory stays bounded.
             if Path(name).is_dir():
                 key = store.put_tree(name, base=base, exclude=exclude, on_error=on_error, note=note)
+            elif by_tensor:
+                key = store.put_safetensors(name, base=base, note=note)
             else:
                 key = store.put_file("/dev/stdin" if name == "-" else name, base=base, note=note)
             if tell is not None and len(files) > 1:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from mfstore.errors import Unsupported, WrongArgument
+from mfstore.errors import WrongArgument
 from mfstore.exporting import arrays, pickles, tables, tensors, texts
 from mfstore.exporting.formats import (
     BYTES,
@@ -24,7 +24,6 @@ from mfstore.exporting.formats import (
     unfit,
 )
 from mfstore.exporting.targets import Write, require_new, require_place, to_file, to_s3
-from mfstore.format.recipes import TREE
 from mfstore.safetensors.shards import is_index
 
 if TYPE_CHECKING:
@@ -41,11 +40,6 @@ def export(
 ) -> None:  # fmt: skip
     """Write what a view is of to a file or an object of S3."""
     require_place(place)
-    found = view.symbols()
-    if found is not None and found[0].artifact.encoding == TREE:
-        raise Unsupported(
-            "this is a tree, which is no one file", key=view.key, hint="get_tree restores it, or one file of it"
-        )
     called = chosen(view, place, format)
     if metadata is not None and called != SAFETENSORS:
         raise WrongArgument("metadata are of safetensors alone", hint="format='safetensors', or a path that ends so")

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
+from safetensors.numpy import save_file
 
 import mfstore
 from mfstore.errors import (
@@ -236,7 +237,7 @@ def test_what_nothing_says(store, exported, tmp_path):
 
 def test_a_tree_is_no_file(store, tmp_path):
     (tmp_path / "tree").mkdir()
-    with pytest.raises(Unsupported, match="get_tree"):
+    with pytest.raises(Unsupported, match="this is a tree"):
         store.export(store.put_tree(tmp_path / "tree"), tmp_path / "a.bin")
 
 
@@ -286,6 +287,14 @@ def command(root):
         return done.stdout if code == 0 else done.stderr
 
     return call
+
+
+def test_a_model_by_the_command(command, tmp_path):
+    save_file({"w": LARGE}, tmp_path / "model.safetensors")
+    key = command("put", "--safetensors", "--ref", "models/a", str(tmp_path / "model.safetensors")).strip()
+    assert "mapped" in command("put", "--safetensors", "-", code=2)
+    command("export", key, str(tmp_path / "out.safetensors"))
+    assert (tmp_path / "out.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
 def test_the_command(command, root, tmp_path):
