@@ -1,4 +1,4 @@
-"""Mutational fuzzer of the decoders in Python: recipes, packs, index fragments, the configuration, refs.
+"""Mutational fuzzer of the decoders in Python: recipes, packs, index fragments, manifests, the configuration, refs.
 
 Starts from objects a store really wrote, damages them, and in half of the cases seals them again: a decoder
 that is only ever stopped by its checksum has not been tested. Only ``MfstoreError`` may come out.
@@ -29,7 +29,8 @@ from mfstore._core.memory import xxh3
 from mfstore.backends.memory import MemoryBackend
 from mfstore.errors import MfstoreError
 from mfstore.format import description as description_format
-from mfstore.format import fragments, packs, recipes, tree
+from mfstore.format import fragments, manifest, packs, recipes, tree
+from mfstore.format.manifest import Omitted, TreeEntry
 
 MEMORY = 2 << 30
 """Address space: a length that is believed before it is checked shows as MemoryError."""
@@ -100,6 +101,15 @@ class Fuzzer:
             for name in (tree.ROOT, tree.NodeName(1, 7), tree.NodeName(2, 4095))
             for marks in [[self.random.randbytes(tree.MARK) for _ in range(100)]]
         }
+        entries = [TreeEntry("", manifest.DIRECTORY, 0o755, 10**18)]
+        entries += [TreeEntry(path, manifest.DIRECTORY, 0o700, n) for n, path in enumerate(("a", "a/b", "c", "a/b/d"))]
+        entries += [TreeEntry(f"a/l{n}", manifest.LINK, 0o777, -n, target="../" * n + "x") for n in range(3)]
+        digests = [noise.randbytes(32) for _ in range(4)]
+        entries += [
+            TreeEntry(f"a/b/{n}.txt", manifest.FILE, 0o644, n, 100 + n % 4, digests[n % 4]) for n in range(12)
+        ]  # fmt: skip
+        left = [Omitted("a/s", "socket"), Omitted("c/é", "vanished")]
+        self.manifests = [manifest.encode(entries, left), manifest.encode(entries[:1], [])]
         document = json.loads(backend.get(description_format.PATH))
         document["uuid"] = "0f5b0e3c-6a51-4d6e-9d1e-0a4c5f1b7e21"
         self.config = json.dumps(document, indent=2).encode()
@@ -427,6 +437,27 @@ class Fuzzer:
                 out[at : at + tree.BUCKET.size] = tree.BUCKET.pack(count, tree._seal_of_bucket(name, number, marks))
         return bytes(out)
 
+    # ---- trees ------------------------------------------------------------------------
+
+    def manifest(self) -> Callable[[], object]:
+        data = self.mutate(self.manifests[0], self.manifests)
+
+        def work() -> None:
+            found = manifest.decode(data)
+            kinds = {}
+            for entry in found.entries:
+                parts = entry.path.split("/") if entry.path else []
+                above = kinds.get("/".join(parts[:-1])) if parts else manifest.DIRECTORY
+                if not {"", ".", ".."}.isdisjoint(parts) or "\0" in entry.path or above != manifest.DIRECTORY:
+                    raise AssertionError("a path leads out of its tree")
+                if entry.path in kinds or not 0 <= entry.offset <= entry.offset + entry.size <= found.size:
+                    raise AssertionError("an entry comes twice, or lies outside the contents")
+                kinds[entry.path] = entry.kind
+            if manifest.decode(manifest.encode(found.entries, found.omitted)) != found:
+                raise AssertionError("a manifest is not read as it is written")
+
+        return self._keep(data, work)
+
     # ---- JSON -------------------------------------------------------------------------
 
     def configuration(self) -> Callable[[], object]:
@@ -493,7 +524,8 @@ class Fuzzer:
 
     def targets(self) -> list[Callable[[], Callable[[], object]]]:
         often = [self.recipe, self.recipe, self.recipe]
-        return [*often, self.load, self.pack, self.fragment, self.node, self.configuration, self.refs]
+        return [*often, self.load, self.pack, self.fragment, self.node, self.manifest, self.configuration,
+                self.refs]  # fmt: skip
 
 
 def where(error: BaseException) -> str:

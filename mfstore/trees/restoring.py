@@ -14,7 +14,7 @@ import shutil
 import stat
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -180,6 +180,16 @@ class Destination:
     def _refused(self, message: str, path: bytes, hint: str | None = None) -> Refused:
         return Refused(message, found=repr(f"{self._called}/{os.fsdecode(path)}"), hint=hint)
 
+    @contextmanager
+    def named(self, path: bytes) -> Iterator[None]:
+        """What the system says of a name in a directory, said of the whole path."""
+        try:
+            yield
+        except MfstoreError:
+            raise
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"{self._called}/{os.fsdecode(path)}") from error
+
     def _there(self, path: bytes) -> os.stat_result | None:
         directory, name = self._above(path)
         try:
@@ -199,21 +209,25 @@ class Destination:
         """Make them, readable for nobody else so far. Those that were made, or are to become as the tree says."""
         ours = []
         for place in directories:
-            directory, name = self._above(place.path)
-            try:
-                os.mkdir(name, 0o700, dir_fd=directory)
-            except FileExistsError:
-                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                if (collision := self._collides(status, place.path)) is not None:
-                    raise collision from None
-                if not stat.S_ISDIR(status.st_mode):
-                    raise self._refused("something else is where a directory is to be", place.path) from None
-                if self._existing == "replace":
+            with self.named(place.path):
+                if self._make_directory(place.path) or self._existing == "replace":
                     ours.append(place)
-                continue
-            ours.append(place)
-            self._note(os.stat(name, dir_fd=directory, follow_symlinks=False))
         return ours
+
+    def _make_directory(self, path: bytes) -> bool:
+        """Whether it was not there."""
+        directory, name = self._above(path)
+        try:
+            os.mkdir(name, 0o700, dir_fd=directory)
+        except FileExistsError:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if (collision := self._collides(status, path)) is not None:
+                raise collision from None
+            if not stat.S_ISDIR(status.st_mode):
+                raise self._refused("something else is where a directory is to be", path) from None
+            return False
+        self._note(os.stat(name, dir_fd=directory, follow_symlinks=False))
+        return True
 
     def wanted(self, places: Iterable[Placed]) -> list[Placed]:
         """Those files and links that are to be written. Refused where what is there is in the way."""
@@ -312,7 +326,7 @@ class Destination:
         """Give them their modes and times, those below before those above."""
         self.close()
         for place in sorted(directories, key=lambda one: one.path, reverse=True):
-            with open_beneath(self._root, place.path, OPEN_DIRECTORY) as fd:
+            with self.named(place.path), open_beneath(self._root, place.path, OPEN_DIRECTORY) as fd:
                 os.fchmod(fd, place.entry.mode & DIRECTORY_MODE)
                 os.utime(fd, ns=(place.entry.mtime_ns, place.entry.mtime_ns))
 
@@ -337,10 +351,10 @@ def _fill(tree: Tree, destination: Destination, files: Sequence[Placed], block: 
     try:
         for part in contents(tree.reader, tree, extents(files), block):
             first, *more = part.extent.files
-            if part.at == 0:
-                current = destination.begin(first)
-            assert current is not None
-            write(current.opened.fd, part.data)
+            with destination.named(first.path):
+                current = destination.begin(first) if part.at == 0 else current
+                assert current is not None
+                write(current.opened.fd, part.data)
             if part.at + len(part.data) < part.extent.end - part.extent.start:
                 continue
             if more and part.at:
@@ -349,7 +363,8 @@ def _fill(tree: Tree, destination: Destination, files: Sequence[Placed], block: 
             else:
                 for file in more:
                     _finished(destination, file, (part.data,))
-            destination.finish(current)
+            with destination.named(first.path):
+                destination.finish(current)
             current = None
     except BaseException:
         if current is not None:
@@ -358,14 +373,15 @@ def _fill(tree: Tree, destination: Destination, files: Sequence[Placed], block: 
 
 
 def _finished(destination: Destination, file: Placed, blocks: Iterable[memoryview]) -> None:
-    new = destination.begin(file)
-    try:
-        for block in blocks:
-            write(new.opened.fd, block)
-        destination.finish(new)
-    except BaseException:
-        destination.drop(new)
-        raise
+    with destination.named(file.path):
+        new = destination.begin(file)
+        try:
+            for block in blocks:
+                write(new.opened.fd, block)
+            destination.finish(new)
+        except BaseException:
+            destination.drop(new)
+            raise
 
 
 def _read_again(fd: int) -> Iterator[memoryview]:
@@ -403,7 +419,7 @@ def restore(tree: Tree, to: str | os.PathLike[str], path: str, existing: Existin
 
 
 def _opened(directory: Path) -> Descriptor:
-    return Descriptor(os.fsencode(directory), OPEN_DIRECTORY)
+    return Descriptor(str(directory), OPEN_DIRECTORY)
 
 
 def _restore_directory(tree: Tree, target: Path, places: Sequence[Placed], existing: Existing, block: int) -> None:
@@ -456,7 +472,8 @@ def _restore_into(
         _fill(tree, destination, [place for place in others if place.entry.kind == FILE], block)
         for place in others:
             if place.entry.kind == LINK:
-                destination.make_link(place)
+                with destination.named(place.path):
+                    destination.make_link(place)
         destination.finish_directories([*made, *(tops if staged or existing != "keep" else ())])
     finally:
         destination.close()

@@ -81,9 +81,9 @@ class TreeWriter:
         if self._on_unreadable == "omit":
             self.omitted.append(Omitted(text, reason))
             return
-        said = f": {error.strerror}" if error is not None and error.strerror else ""
+        said = f" ({error.strerror})" if error is not None and error.strerror else ""
         told = Unreadable(
-            f"cannot store {text!r}, which {reason if ' ' in reason else 'has ' + reason}{said}",
+            f"cannot store {text!r}: {reason}{said}",
             hint="on_error='omit' leaves out what cannot be read, and tells it",
         )
         told.path, told.reason = text, reason

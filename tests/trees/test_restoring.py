@@ -243,6 +243,23 @@ def test_a_full_disk_leaves_nothing(store, key, tmp_path, monkeypatch):
     assert not [name for name in names(tmp_path / "to") if ".mfstore" in name]
 
 
+def test_what_cannot_be_written_is_named(store, key, tmp_path, monkeypatch):
+    really = os.fchmod
+
+    def refuse(fd, mode):
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("/d"):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return really(fd, mode)
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    (tmp_path / "to").mkdir()
+    for existing in ("refuse", "keep"):
+        with pytest.raises(PermissionError) as caught:
+            store.get_tree(key, tmp_path / "to" / "new", existing=existing)
+        assert caught.value.filename == str(tmp_path / "to" / "new" / "d")
+    assert names(tmp_path / "to") == []
+
+
 KILLED = """
 import os, shutil, signal, sys
 import mfstore
