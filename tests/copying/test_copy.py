@@ -257,3 +257,18 @@ def test_what_was_stored_meanwhile_is_relied_on(source):
     target = wrapped(backend)
     source.copy_to(target)
     assert raced and same(source, target, source.keys())
+
+
+def test_a_tree(tmp_path, target):
+    """Is an artifact like any other."""
+    files = {"a.txt": b"small", "deep/b.bin": noise(3).tobytes(), "deep/c.bin": noise(3).tobytes()}
+    for name, data in files.items():
+        path = tmp_path / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    source = empty()
+    key = source.put_tree(tmp_path / "tree", ref="data/raw")
+    source.copy_to(target, "data/")
+    assert target.refs["data/raw"] == key and target.verify("full").clean
+    target.get_tree("data/raw", tmp_path / "back")
+    assert {name: (tmp_path / "back" / name).read_bytes() for name in files} == files
