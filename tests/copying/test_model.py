@@ -83,4 +83,4 @@ class Stores(RuleBasedStateMachine):
 
 
 TestStores = Stores.TestCase
-TestStores.settings = settings(max_examples=500 if soaking() else 20, stateful_step_count=25)
+TestStores.settings = settings(max_examples=500 if soaking() else 12, stateful_step_count=20)
