@@ -170,11 +170,13 @@ class Catalog:
             return []
 
     def is_implied(self, path: str) -> bool:
-        """Whether a name implies this directory."""
+        """Whether a name implies this directory; the root is there as soon as the store is."""
+        handle = self._handle()
+        handle.require_read()
         if not path:
-            return self._handle().description is not None
+            return handle.description is not None
         try:
-            return any(True for _ in list_refs(self._handle().backend, path + "/"))
+            return any(True for _ in list_refs(handle.backend, path + "/"))
         except InvalidKey:
             return False
 

@@ -122,6 +122,10 @@ class StoreFileSystem(AbstractFileSystem):
         """The URL of a path, with its store."""
         return urls.of_path(self.store.backend.url, self._strip_protocol(name))
 
+    def __repr__(self) -> str:
+        where = self._where or default_store()
+        return f"<StoreFileSystem of {where}>" if where else "<StoreFileSystem>"
+
     @property
     def fsid(self) -> str:
         """Where the store is."""
@@ -144,7 +148,8 @@ class StoreFileSystem(AbstractFileSystem):
             hint = "Its path ends before !: mfstore:///path/of/store!/name"
             raise PathNotFound("no store there", backend=self.store.backend.url, hint=hint)
         if found is None:
-            raise PathNotFound(f"no such file: {path!r}", backend=self.store.backend.url)
+            place = "" if self.catalog.is_implied("") else ", and no store there yet"
+            raise PathNotFound(f"no such file: {path!r}{place}", backend=self.store.backend.url)
         if isinstance(found, MfstoreError):
             raise found
         return found
@@ -301,9 +306,15 @@ class StoreFileSystem(AbstractFileSystem):
                 f"a link, which is not followed: {entry.path!r}", backend=self.store.backend.url,
                 hint="store.get_tree restores it, as a link",
             )  # fmt: skip
+        if not entry.path:
+            raise self._root_is_no_file()
         if entry.kind != FILE:
             hint = f"store.get({entry.path!r}) gives what it is" if entry.key is not None and not entry.member else None
             raise PathIsDirectory(f"a directory is no file: {entry.path!r}", backend=self.store.backend.url, hint=hint)
+
+    def _root_is_no_file(self) -> PathIsDirectory:
+        hint = "Name a file behind !: mfstore:///path/of/store!/name"
+        return PathIsDirectory("the root of a store is no file", backend=self.store.backend.url, hint=hint)
 
     def _open(
         self, path: str, mode: str = "rb", block_size: int | None = None, autocommit: bool = True,
@@ -470,8 +481,7 @@ class StoreFileSystem(AbstractFileSystem):
         former value; PathIsDirectory for a bundle that is looked at; InvalidKey for what can be no name.
         """
         if not path:
-            hint = "Name a file behind !: mfstore:///path/of/store!/name"
-            raise PathIsDirectory("the root of a store is no file", backend=self.store.backend.url, hint=hint)
+            raise self._root_is_no_file()
         entry = None
         if look or is_key(path) or parse_past(path, 0.0) is not None:
             (found,) = self.catalog.look([path], directories=False)

@@ -245,6 +245,8 @@ def test_there_is_no_store(tmp_path):
         fs.ls("")
     with pytest.raises(NotFound):
         fs.pipe("a", b"")
+    mfstore.open(tmp_path / "none").put_bytes(b"1", "a")
+    assert fs.exists("") and fs.cat("a") == b"1"
 
 
 # ---- writing ----------------------------------------------------------------------------

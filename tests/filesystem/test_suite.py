@@ -8,6 +8,9 @@ import pytest
 from mfstore.filesystem import StoreFileSystem
 
 
+pytestmark = pytest.mark.second
+
+
 @pytest.fixture(scope="module")
 def suite_fs(tmp_path_factory):
     fs = StoreFileSystem(tmp_path_factory.mktemp("store"), fsync="none", skip_instance_cache=True)
