@@ -7,7 +7,6 @@ import pytest
 
 from mfstore.filesystem import StoreFileSystem
 
-
 pytestmark = pytest.mark.second
 
 
