@@ -800,7 +800,7 @@ class Store:
 
         It is there whole or not at all. Arrays and tensors go from their segments to the file, of which about 32 MiB
         are held at a time; tables, series and JSON are loaded first. Nothing is unpickled for ``pickle``, ``bytes``
-        and ``text`` of a whole artifact.
+        and ``text`` of a whole artifact. Nothing is synced to disk.
 
         Args:
             key: A key, or another name, as of ``get``; or the view of a part (``store.view(key)["weights"]``).

@@ -20,7 +20,6 @@ from mfstore.exporting.formats import (
     SAFETENSORS,
     chosen,
     content_of,
-    is_raw,
     unfit,
 )
 from mfstore.exporting.targets import Write, require_new, require_place, to_file, to_s3
@@ -107,7 +106,7 @@ def _write(view: View, called: str, path: Path, metadata: Mapping[str, str] | No
 
 
 def _write_pickle(view: View, out: BinaryIO, stored: PickleOf) -> None:
-    if is_raw(view):
+    if view.is_raw:
         raise unfit(view, PICKLE, "it was stored as bytes, without pickle")
     if view.artifact is None:
         pickles.write_pickle(view, out)

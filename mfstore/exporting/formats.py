@@ -39,20 +39,16 @@ def chosen(view: View, path: str, given: str | None) -> str:
             raise InvalidKey("no such format", found=f"{given!r:.40}", hint=f"One of {', '.join(FORMATS)}")
         return given
     by_name = SAFETENSORS if is_index(path) else SUFFIXES.get(PurePosixPath(path).suffix.lower())
+    if by_name == PICKLE and not view.is_raw:
+        return PICKLE  # what is in it is not looked at: it may be as long as anything
     itself = content_of(view)
-    if itself is not None and (by_name != PICKLE or is_raw(view)):
+    if itself is not None:
         return itself
     if by_name is None:
         raise WrongArgument(
             "nothing says in which format", found=path, hint=f"format={fitting(view)[0]!r}, or a path that ends so"
         )
     return by_name
-
-
-def is_raw(view: View) -> bool:
-    """Whether it was stored as bytes, without pickle."""
-    found = view.symbols()
-    return view.artifact is not None and found is not None and found[0].is_raw
 
 
 def content_of(view: View) -> str | None:
@@ -68,7 +64,7 @@ def fitting(view: View) -> Sequence[str]:
     """The formats that what is stored fits, the most telling first. Pickle fits all but bytes that were stored as they
     are."""
     if (itself := content_of(view)) is not None:
-        return (itself,) if is_raw(view) else (itself, PICKLE)
+        return (itself,) if view.is_raw else (itself, PICKLE)
     found = view.symbols()
     if found is None:
         parts = [part.symbols() for part in view.values()]

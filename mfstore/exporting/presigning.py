@@ -62,5 +62,5 @@ def no_object(view: View, name: str) -> Unsupported:
     place = f"s3://BUCKET/exports/{name.rpartition('/')[2].partition('@')[0]}{suffix}"
     return Unsupported(
         "what is stored lies in packs, with other things, so that no URL gives it alone", key=view.key,
-        hint=f"Export it, and presign that: store.presign(store.export({name!r}, {place!r}))",
+        hint=f"Export it (mfstore export), and presign that: store.presign(store.export({name!r}, {place!r}))",
     )  # fmt: skip

@@ -549,6 +549,11 @@ class View(Shown):
         return self._parts.artifact.name if self._parts is not None and self._made is None else None
 
     @property
+    def is_raw(self) -> bool:
+        """Internal: whether it is all of an artifact that was stored as bytes, without pickle."""
+        return self._parts is not None and self._made is None and self._parts.is_raw
+
+    @property
     def _node(self) -> Any:
         if self._made is not None:
             return self._made[0]

@@ -105,11 +105,17 @@ def test_a_bundle_is_the_pickle_of_a_dict(store, exported):
     assert (np.load(exported(view["w"], "w.npy")) == LARGE).all()
 
 
-def test_a_whole_pickle_is_unpickled_by_nobody(store, exported):
+def test_a_whole_pickle_is_unpickled_by_nobody(store, exported, tmp_path, monkeypatch):
     class Attack:
         def __reduce__(self):
             return os.mkdir, ("never",)
 
+    long = mfstore.open("memory://")
+    key = long.put([Attack(), *map(str, range(40_000))])  # of a body that no recipe holds
+    with monkeypatch.context() as patch:
+        patch.setattr("mfstore.views.parts.read_symbols", None)
+        long.export(key, tmp_path / "long.pkl")
+    assert (tmp_path / "long.pkl").read_bytes() == long.get_bytes(key)
     assert b"mkdir" in exported(Attack(), "a.pkl").read_bytes()
     with pytest.raises(UnsafeObject):
         exported([Attack()], "a.json", safe=True)

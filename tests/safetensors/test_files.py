@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+import uuid
 from collections import OrderedDict
 
 import ml_dtypes
@@ -16,6 +17,7 @@ import mfstore
 from mfstore.errors import CorruptObject, NotSerializable, Refused, Unsupported, WrongArgument
 from tests.rigs.damage import wrapped
 from tests.rigs.parts import CountingBackend
+from tests.servers.base import client_options
 from tests.views.test_views import FarAway
 
 RANDOM = np.random.default_rng(0)
@@ -207,6 +209,27 @@ def test_one_tensor_far_away_takes_two_requests_and_rows_of_it_their_bytes():
         np.testing.assert_array_equal(found, model["layer2"][index])
         assert len(backend.reads) == 2
         assert sum(length for _, _, length in backend.reads) <= most * model["layer2"].nbytes
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("unhedged")
+def test_rows_of_a_tensor_in_s3_take_two_requests_and_an_export_few(radosgw, tmp_path):
+    url = f"s3://{radosgw.create_bucket(f'tensors-{uuid.uuid4().hex[:16]}')}/store"
+    model = {f"layer{number}": RANDOM.random((1500, 500)).astype("f4") for number in range(4)}
+    key = mfstore.open(url, **client_options(radosgw)).put_safetensors(model, "models/a", metadata={"format": "pt"})
+    for ask, most, nbytes in (
+        (lambda store: store.view(key)["layer2"][100:120], 2, 600_000),
+        (lambda store: store.export(key, tmp_path / "a.safetensors"), 4, 1.05 * 4 * model["layer0"].nbytes),
+    ):
+        store = mfstore.open(url, **client_options(radosgw))
+        before = store.metrics().s3
+        found = ask(store)
+        after = store.metrics().s3
+        assert sum(after.requests.values()) - sum(before.requests.values()) <= most
+        assert after.received - before.received <= nbytes
+    save_file(model, tmp_path / "b.safetensors", metadata={"format": "pt"})
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert found.endswith("a.safetensors")
 
 
 def test_an_export_far_away_reads_many_tensors_together(tmp_path):
