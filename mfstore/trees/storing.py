@@ -15,6 +15,7 @@ from mfstore.format.manifest import DIRECTORY, FILE, LINK, MODE, Omitted, TreeEn
 from mfstore.format.recipes import ONE, TREE
 from mfstore.host.beneath import open_beneath
 from mfstore.host.callers import warn_caller
+from mfstore.host.file_systems import on_network
 from mfstore.progress import METER
 from mfstore.records import NamedTuple
 from mfstore.trees.scanning import READ_DIRECTORY, Scan, reason_of, scan
@@ -37,6 +38,10 @@ BLOCK = 8 << 20
 """Bytes of a large file that are read at a time."""
 READ_FILE = os.O_RDONLY | os.O_NONBLOCK
 """O_NONBLOCK: what has become a pipe meanwhile must not be waited for."""
+FAR_READS = 16
+"""Small files of a network file system that are read at once: each takes three round trips of some 0.5 ms."""
+FAR_TOGETHER = 4 * FAR_READS
+"""How many of them are read before the first is stored: 16 MiB at most."""
 TRIES = 3
 """How often a file is read that changes meanwhile."""
 GRAIN_NS = 20_000_000
@@ -57,6 +62,14 @@ class _ChangedError(Exception):
     """A file is not what it was when reading it began."""
 
 
+class _ReadError(Exception):
+    """The system does not give a file's bytes. Apart from what storing them raises, which are OSErrors too."""
+
+    def __init__(self, said: OSError) -> None:
+        super().__init__(said)
+        self.said = said
+
+
 def content_order(path: bytes) -> tuple[bytes, bytes]:
     """Small files lie in this order: those of one kind together, as they resemble each other, and each at the same
     place in the next version."""
@@ -67,11 +80,13 @@ def content_order(path: bytes) -> tuple[bytes, bytes]:
 class TreeWriter:
     """One tree on its way into a store."""
 
-    def __init__(self, root: int, algorithm: int, on_unreadable: OnUnreadable) -> None:
+    def __init__(self, root: int, algorithm: int, on_unreadable: OnUnreadable, far: bool = False) -> None:
         self.omitted: list[Omitted] = []
         self._root = root
         self._algorithm = algorithm
         self._on_unreadable = on_unreadable
+        self._far = far
+        """Whether the directory lies on a network file system."""
         self._files: list[TreeEntry] = []
         self._seen: set[tuple[bytes, int]] = set()
 
@@ -107,8 +122,7 @@ class TreeWriter:
         together = sink.stream(sum(file.size for file in found.files if file.size < LARGE))
         held: list[bytes] = []
         size = 0
-        for path in small:
-            read = self._tried(path, self._read_small)
+        for path, read in self._each_small(small):
             if read is None:
                 continue
             whole, data = read
@@ -130,6 +144,21 @@ class TreeWriter:
             if streamed is not None and self._add(path, streamed[0]):
                 streamed[1].finish()
 
+    def _each_small(self, paths: list[bytes]) -> Iterator[tuple[bytes, Any]]:
+        """Each path with what ``_tried`` gives for it, in order. Where a file takes round trips, several at once."""
+        if not self._far:
+            for path in paths:
+                yield path, self._tried(path, self._read_small)
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(FAR_READS, thread_name_prefix="mfstore-tree") as pool:
+            for first in range(0, len(paths), FAR_TOGETHER):
+                together = paths[first : first + FAR_TOGETHER]
+                yield from zip(
+                    together, pool.map(lambda path: self._tried(path, self._read_small), together), strict=True
+                )
+
     def _add(self, path: bytes, whole: Whole) -> bool:
         """Note a file. Whether what it holds is to be stored: what another file holds too is, once, and no bytes are
         nothing."""
@@ -145,13 +174,18 @@ class TreeWriter:
         """What reading a file gives, once it did not change meanwhile; None if it is left out."""
         for _ in range(TRIES):
             try:
-                with open_beneath(self._root, path, READ_FILE) as fd:
-                    return read(fd)
-            except _ChangedError:
-                continue
+                opened = open_beneath(self._root, path, READ_FILE)
             except OSError as error:
                 self.omit(path, reason_of(error), error)
                 return None
+            with opened as fd:
+                try:
+                    return read(fd)
+                except _ChangedError:
+                    continue
+                except _ReadError as error:
+                    self.omit(path, reason_of(error.said), error.said)
+                    return None
         self.omit(path, REASON_CHANGED, None)
         return None
 
@@ -177,16 +211,23 @@ class TreeWriter:
 
 
 def _blocks(fd: int, size: int) -> Iterator[bytes]:
-    """``size`` bytes of a file from its start. _ChangedError when there are fewer, or more."""
+    """``size`` bytes of a file from its start. _ChangedError when there are fewer, or more; _ReadError."""
     left = size
     while left:
-        block = os.read(fd, min(left, BLOCK))
+        block = _read(fd, min(left, BLOCK))
         if not block:
             raise _ChangedError
         left -= len(block)
         yield block
-    if os.read(fd, 1):
+    if _read(fd, 1):
         raise _ChangedError
+
+
+def _read(fd: int, size: int) -> bytes:
+    try:
+        return os.read(fd, size)
+    except OSError as error:
+        raise _ReadError(error) from error
 
 
 def _begin(fd: int) -> os.stat_result:
@@ -224,7 +265,7 @@ def store_tree(
     root = os.open(os.fspath(directory), READ_DIRECTORY | os.O_CLOEXEC)
     try:
         with handle.saving(find_base) as ingest:
-            writer = TreeWriter(root, NAMES[handle.algorithm_name], on_unreadable)
+            writer = TreeWriter(root, NAMES[handle.algorithm_name], on_unreadable, on_network(os.fspath(directory)))
             found = scan(root, excluded, writer.omit, _place_of(handle))
             if (meter := METER.get()) is not None:
                 meter.expect(sum(file.size for file in found.files))
