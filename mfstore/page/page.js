@@ -128,7 +128,7 @@
 
   // ---- a list of any length: only rows that are seen are elements
 
-  function list(columns, rows, { open, clicked, chosen, name }) {
+  function list(columns, rows, { open, pick, clicked, chosen, name }) {
     let order = rows;
     let sorted = columns.findIndex((column) => column.first);
     let down = sorted >= 0 && columns[sorted].first === "down";
@@ -203,10 +203,11 @@
       at = Math.max(0, Math.min(order.length - 1, to));
       if (at * ROW < body.scrollTop) body.scrollTop = at * ROW;
       if ((at + 1) * ROW > body.scrollTop + body.clientHeight) body.scrollTop = (at + 1) * ROW - body.clientHeight;
-      open(order[at]);
+      (pick || open)(order[at]);
     }
     body.addEventListener("scroll", () => draw(false));
     body.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && at >= 0) open(order[at]);
       const page = Math.max(1, Math.floor(body.clientHeight / ROW) - 1);
       const steps = { ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + page, PageUp: at - page, Home: 0, End: order.length - 1 };
       if (!(event.key in steps)) return;
@@ -565,13 +566,14 @@
       if (!cells.length) map.replaceChildren(h("p", { class: "soft" }, "Nothing is held."));
       const prefix = path.length ? `${path.join("/")}/` : "";
       const rows = space.name.map((_, number) => number).filter((number) => !prefix || space.name[number].startsWith(prefix) || space.name[number] === prefix.slice(0, -1));
+      let picked = -1; // opening one leads to another view: the keyboard picks first, and Enter opens
       const groups = list([
         { name: space.by, width: "minmax(9rem, 3fr)", by: (row) => space.name[row], text: (row) => space.name[row] },
         { name: "own", width: "6rem", by: (row) => space.owns[row], text: (row) => bytes(space.owns[row]), number: true, first: "down" },
         { name: "of all", width: "5rem", by: (row) => space.owns[row], text: (row) => (whole ? `${((100 * space.owns[row]) / whole).toFixed(1)}%` : ""), number: true },
         { name: "shared", width: "6rem", by: (row) => space.shares[row], text: (row) => bytes(space.shares[row]), number: true },
       ], rows, { open: (row) => { if (data.kind === "store" && space.by === "ref" && numberOf.has(space.name[row])) go({ tab: "entries", ref: space.name[row], v: null }); },
-        chosen: () => -1, name: "Groups" });
+        pick: (row) => { picked = row; groups.mark(false); }, chosen: () => picked, name: "Groups" });
       below.replaceChildren(groups.element);
       groups.mark(false);
     }

@@ -74,6 +74,13 @@ onload = async () => {
       for (const key of ["End", "ArrowUp"]) { rows.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true})); await pause(); }
       await at("keyed");
       seen.keyed.hash = window_.location.hash;
+      await at("groups", "#tab=bytes&by=ref");
+      const groups = page.querySelector(".rows");
+      for (const key of ["ArrowDown", "Enter"]) {
+        groups.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+        await at("groups" + key);
+        seen["groups" + key].hash = window_.location.hash;
+      }
     }
   }
   told.hacked = window.hacked || 0;
@@ -158,5 +165,8 @@ def test_pages_are_safe_readable_and_do_what_they_should(tmp_path):
         assert "1 of 2,009" in seen["searched"]["text"] and seen["searched"]["rows"] == 1
         assert seen["sorted"]["rows"] > 10
         assert seen["keyed"]["hash"].startswith("#ref=") and seen["keyed"]["chosen"] == 1
+        picked, opened = seen["groupsArrowDown"], seen["groupsEnter"]
+        assert (picked["selected"], picked["chosen"]) == ("Bytes", 1)
+        assert opened["selected"] == "Refs (2,009)" and "&ref=" in opened["hash"] and opened["chosen"] == 1
     assert "There are no refs." in told["empty"]["first"]["text"] and told["empty"]["first"]["rows"] == 0
     assert "F/3" in told["tasks"]["first"]["text"] and told["tasks"]["first"]["selected"] == "Runs"
