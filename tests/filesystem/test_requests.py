@@ -80,6 +80,32 @@ def test_a_range_is_read_alone(s3, spent):
     assert spent.total <= 2 + 4 and spent.read <= 6 << 20
 
 
+def test_what_was_read_stays_on_this_host(s3, tmp_path, monkeypatch):
+    data = np.random.default_rng(6).bytes(1 << 20)
+    s3.pipe("read/twice", data)
+    options = s3.storage_options | {"cache": str(tmp_path / "cache")}
+    fs = StoreFileSystem(skip_instance_cache=True, **options)
+    assert fs.cat("read/twice") == data
+    with (spent := Spent(fs, monkeypatch)):
+        assert fs.cat("read/twice") == data
+    assert spent.total == 2  # the ref and its recipe
+    fs.store.close()
+
+
+def test_a_file_in_a_tree_is_read_alone(s3, spent, tmp_path):
+    generator = np.random.default_rng(7)
+    for number in range(20):
+        (tmp_path / f"{number:02}").write_bytes(generator.bytes(100_000))
+    s3.store.put_tree(tmp_path, "tree")
+    with spent:
+        assert s3.cat_file("tree/07", 10, 20) == (tmp_path / "07").read_bytes()[10:20]
+    assert spent.total <= 6 and spent.read <= 512 << 10
+    with spent:
+        found = s3.cat_ranges(["tree/03", "tree/04"], [0, 0], [None, None])
+    assert found == [(tmp_path / name).read_bytes() for name in ("03", "04")]
+    assert spent.total <= 6
+
+
 def test_columns_of_parquet_are_read_alone(s3, spent):
     generator = np.random.default_rng(4)
     frame = pd.DataFrame({f"c{number}": generator.random(50_000) for number in range(20)})
