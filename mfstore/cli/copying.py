@@ -10,7 +10,7 @@ import click
 
 from mfstore.cli.command import Command, SectionOption
 from mfstore.cli.exits import DAMAGE
-from mfstore.cli.options import Connection, connection_options, json_option
+from mfstore.cli.options import Connection, complete_ref, connection_options, json_option
 from mfstore.cli.output import print_json, print_table
 from mfstore.cli.places import opened
 from mfstore.display.amounts import count, size
@@ -30,6 +30,12 @@ def _of_source(*names: str, **more: Any) -> Callable[[Any], Any]:
     return click.option(*names, cls=SectionOption, section=ANOTHER_WAY, **more)
 
 
+def _complete(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    """The refs of the source."""
+    context.params["url"] = context.params.get("source")
+    return complete_ref(context, parameter, begun)
+
+
 @click.command(cls=Command)
 @json_option
 @click.option("--dry-run", is_flag=True, help="Only tell what would be copied.")
@@ -44,7 +50,7 @@ def _of_source(*names: str, **more: Any) -> Callable[[Any], Any]:
 @_of_source("--from-profile", metavar="NAME", help="A profile of AWS's configuration; likewise.")
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DEST")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_complete)
 @connection_options(writes=True)
 def copy(
     connection: Connection, as_json: bool, dry_run: bool, on_conflict: Any, force: bool, source: str, destination: str,

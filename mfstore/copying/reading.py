@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mfstore._core.codec import DELTAS, GROUP, NONE, delta_seal_is_right
 from mfstore._core.memory import FreshBytes
 from mfstore.backends.base import RangeRead
-from mfstore.errors import AccessDenied, CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.errors import AccessDenied, BackendError, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.packs import ALIGN_FROM, entry_of, pack_path
 from mfstore.format.recipes import INLINE, placed_chunks
 from mfstore.loading.deltas import DeltaWindow, delta_of, plan_windows
@@ -77,7 +77,8 @@ class Source:
 
     def fetch(self, fetches: Sequence[Fetch]) -> Iterator[Fetched]:
         """Make these reads together, and check every chunk; in order. AccessDenied and the like are raised."""
-        found = {number: self._mapped(one) for number, one in enumerate(fetches) if self._may_map(one)}
+        maps = {number: self._mapped(one) for number, one in enumerate(fetches) if self._may_map(one)}
+        found = {number: data for number, data in maps.items() if data is not None}
         mapped = set(found)
         left = [number for number in range(len(fetches)) if number not in found]
         ranges = [fetches[number] for number in left]
@@ -100,12 +101,13 @@ class Source:
         raw = all(together[0].codec == NONE for together in fetch.places)
         return self._maps and raw and fetch.end - fetch.start >= ALIGN_FROM
 
-    def _mapped(self, fetch: Fetch) -> memoryview:
+    def _mapped(self, fetch: Fetch) -> memoryview | None:
+        """None when it cannot be had so: a process may have some 65,000 maps."""
         try:
             data = self.backend.map(pack_path(fetch.pack.hex()), fetch.start, fetch.end - fetch.start)
             return memoryview(data).cast("B")
-        except (CorruptObject, NotFound):
-            return memoryview(b"")
+        except (BackendError, CorruptObject, NotFound):
+            return None
 
     def fetch_pack(self, pack: bytes, entries: Sequence[PackEntry]) -> memoryview | None:
         """All that lies in a pack before its trailer, which lists these chunks; None when one of them is not whole."""

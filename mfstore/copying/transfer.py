@@ -291,9 +291,7 @@ class Window:
                         for use in needs.uses[_place(pack, entry)]:
                             if use.number != BASE:
                                 failed[entry.id] = use
-            if self._packs.written - self._noted >= CHECKPOINT:
-                self._note_packs()
-                self._batch.commit()
+            self._checkpoint()
         return failed
 
     def _move_packs(self, needs: Needs, wholes: dict[bytes, Location]) -> dict[bytes, Wanted]:
@@ -310,9 +308,7 @@ class Window:
                 if placed:
                     del left[pack]
                     self._take(needs, pack, placed, wholes)
-            if self._packs.written - self._noted >= CHECKPOINT:
-                self._note_packs()
-                self._batch.commit()
+                    self._checkpoint()
         return left
 
     def _copy_pack(
@@ -364,6 +360,12 @@ class Window:
             self._meter.moved(moved)
 
     # ---- what is written behind them --------------------------------------------------
+
+    def _checkpoint(self) -> None:
+        """After some bytes let who runs this again find what was stored."""
+        if self._packs.written - self._noted >= CHECKPOINT:
+            self._note_packs()
+            self._batch.commit()
 
     def _note_packs(self) -> None:
         """Let the index learn the packs that were stored."""

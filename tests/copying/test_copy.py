@@ -184,15 +184,18 @@ def test_a_long_array_stays_in_one_pack(tmp_path):
         np.testing.assert_array_equal(target.get(key), value)
 
 
-def test_windows_and_checkpoints_are_bounded(monkeypatch, source):
+def test_windows_and_checkpoints_are_bounded(monkeypatch, source, tmp_path):
     """As much as is copied together changes nothing of what is there in the end."""
     monkeypatch.setattr(transfer, "WINDOW_RECIPES", 2)
     monkeypatch.setattr(transfer, "ASKED_TOGETHER", 3)
     monkeypatch.setattr(transfer, "CHECKPOINT", 1)
-    backend = MemoryBackend()
-    target = Store(backend.url, backend, resolve(threads=1, fsync="none", memory=32 << 20), create=True)
-    source.copy_to(target)
-    assert same(source, target, source.keys())
+    for module in (places, transfer):
+        monkeypatch.setattr(module, "WHOLE_FROM", 200_000)
+    with mfstore.open(tmp_path / "store", memory=32 << 20, fsync="none") as target:
+        done = source.copy_to(target)
+        assert same(source, target, source.keys()) and done.packs_whole
+        packs = [*(tmp_path / "store" / "packs").rglob("*")]
+        assert len([path for path in packs if path.is_file()]) > 3
 
 
 def test_names(source):
