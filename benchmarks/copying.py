@@ -13,6 +13,7 @@ import uuid
 import numpy as np
 
 import mfstore
+from mfstore.copying import places
 from mfstore.s3 import BulkClient
 from tests.servers import Radosgw
 from tests.servers.base import client_options
@@ -36,7 +37,7 @@ def fill(store):
 class Measured:
     """What one way took, by the counters of the stores and the client that it used."""
 
-    def __init__(self, stores, client):
+    def __init__(self, stores, client=None):
         self.stores, self.client = stores, client
 
     def __enter__(self):
@@ -51,12 +52,13 @@ class Measured:
         )
 
     def now(self):
-        counts, client = [store.backend.traffic.now() for store in self.stores], self.client.metrics()
-        return (
-            client.begun + sum(one.requests for one in counts),
-            client.received + sum(one.moved - one.sent for one in counts),
-            client.sent + sum(one.sent for one in counts),
-        )
+        counts = [
+            (one.requests, one.moved - one.sent, one.sent) for one in (s.backend.traffic.now() for s in self.stores)
+        ]
+        if self.client is not None:
+            found = self.client.metrics()
+            counts.append((found.begun, found.received, found.sent))
+        return tuple(map(sum, zip(*counts, strict=True)))
 
     def row(self, what, way):
         print(
@@ -85,9 +87,26 @@ def one_by_one(source, target, names):
             target.put(source.get(entry.key), ref=name)
 
 
+def packs(opened):
+    """One pack of 60 MB, of whose artifacts some are wanted: as it is, and by ranges."""
+    rng = np.random.default_rng(0)
+    source = opened("packed")
+    keys = source.put_many([rng.standard_normal(65_000) for _ in range(120)])
+    rng.shuffle(keys)
+    print("| wanted | way | requests | MB in | MB out | CPU s |\n|---|---|--:|--:|--:|--:|")
+    for share in (100, 95, 90, 75, 50):
+        for way, least in (("as it is", 0.0), ("by ranges", 2.0)):
+            places.WHOLE_SHARE = least
+            source, target = opened("packed"), opened(f"packed-{share}-{least}")
+            with Measured([source, target]) as took:
+                source.copy_to(target, keys[: len(keys) * share // 100])
+            took.row(f"{share} %", way)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.parse_args()
+    parser.add_argument("--packs", action="store_true", help="only what packs cost as they are, and by ranges")
+    chosen = parser.parse_args()
     with Radosgw() as server:
         os.environ |= {"AWS_EC2_METADATA_DISABLED": "true"}
         options = client_options(server)
@@ -96,6 +115,9 @@ def main():
         def opened(name):
             return mfstore.open(f"s3://{bucket}/{name}", **options)
 
+        if chosen.packs:
+            packs(opened)
+            return
         fill(opened("source"))
         print("| | way | requests | MB in | MB out | CPU s |\n|---|---|--:|--:|--:|--:|")
         number = 0
