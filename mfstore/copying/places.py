@@ -18,9 +18,9 @@ WHOLE_FROM = 8 << 20
 """Bytes of chunks wanted of a pack from which on it may go as it is. Smaller packs go better together into one: each
 is a request more to write, and one more to read for whoever loads from several."""
 WHOLE_SHARE = 0.9
-"""Share of a pack that must be wanted for that: at most a tenth of what travels is what nobody asked for. Either way takes
-as many requests (``python -m benchmarks.copying --packs``); as it is the pack keeps the order that later saves look
-for, and the name by which a copy that is run again finds it."""
+"""Share of a pack that must be wanted for that: at most a tenth of what travels is what nobody asked for. Either way
+takes as many requests (``python -m benchmarks.copying --packs``); as it is the pack keeps the order that later saves
+look for, and the name by which a copy that is run again finds it."""
 
 
 class Place(NamedTuple):
