@@ -136,7 +136,7 @@ def test_what_is_nested_without_end_is_refused():
         read(of(ONE.replace("[1]", "[NaN]") % "", b"x"))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(TENSORS, st.data())
 def test_damage_is_read_as_the_package_reads_it_or_refused(tensors, drawn):
     header = laid_out([(name, *one) for name, one in tensors.items()], {"a": "b"})
