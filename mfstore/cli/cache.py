@@ -52,7 +52,8 @@ def cache(directory: str | None, clear: bool, as_json: bool) -> None:
             line += f", the next to go was used {age(usage.oldest)}"
         click.echo(f"contents       {line}")
     else:
-        click.echo("contents       none are kept: say --cache, or MFSTORE_CACHE, and MFSTORE_CACHE_SIZE")
+        why = "as MFSTORE_CACHE_SIZE says" if knobs.cache else "as nobody names a directory (--cache, MFSTORE_CACHE)"
+        click.echo(f"contents       none are kept, {why}")
     if usage.unfinished:
         click.echo(f"unfinished     {count(usage.unfinished, 'file')}: being written, or left by what was killed")
     click.echo(f"small objects  {size(small)} in {count(files, 'file')}")

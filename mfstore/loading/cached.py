@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from mfstore.loading.reads import PackRead
 
 SMALLEST = 64 << 10
-"""Bytes of the smallest range that is kept: as a file it costs 0.1 ms and up to 8 KiB of disk more. What an artifact
-has in packs takes more than 256 KiB, unless it shares some of it."""
+"""Bytes of the smallest range that is kept: as a file it costs 0.14 ms of CPU to make, 0.03 to read, 0.02 whenever room
+is made, and up to 8 KiB of disk more. What an artifact has in packs takes more than 256 KiB, unless it shares some."""
 
 
 class Run(NamedTuple):

@@ -31,11 +31,11 @@ class FarBackend(MemoryBackend):
         return found
 
 
-def far_store(name, cache, limit=1 << 40, **knobs):
+def far_store(name, cache, limit=1 << 40, trusted=(), **knobs):
     """A handle of the store of that name, as another process on this host would have it."""
     backend = FarBackend(f"memory://{name}")
     settings = resolve(threads=2, cache=None if cache is None else str(cache), cache_size=limit, **knobs)
-    store = Store(backend.url, backend, settings)
+    store = Store(backend.url, backend, settings, trusted=trusted)
     store.handle.require_read()
     backend.since()
     return store

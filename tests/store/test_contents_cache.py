@@ -8,12 +8,13 @@ import sys
 import threading
 import uuid
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 
 import mfstore
-from mfstore.errors import InvalidKey, NotFound
+from mfstore.errors import InvalidKey, NotFound, NotSigned, UnsafeObject
 from mfstore.format.recipes import recipe_path
 from mfstore.host import cache as host_cache
 from mfstore.host import ranges
@@ -125,6 +126,17 @@ def test_what_was_deleted_is_not_served(far):
     del store.refs["one"]
     with pytest.raises(NotFound):
         far().get("one")
+
+
+def test_what_is_here_has_to_be_signed_and_safe_as_well(far):
+    key = loaded_once(far)
+    store = far(trusted=(bytes(range(32)),))
+    with pytest.raises(NotSigned):
+        store.get(key)
+    unsafe = far().put([TEXTS, partial(print)])
+    far().get(unsafe)
+    with pytest.raises(UnsafeObject):
+        far(safe=True).get(unsafe)
 
 
 def test_a_recipe_that_was_rewritten_is_read_where_its_places_are_not_here(far, cache):
