@@ -1,9 +1,9 @@
 """What a cache on the host saves: ``python -m benchmarks.caching [MB] [DIRECTORY]``.
 
-An artifact of so many MB (1000) is loaded from S3 (radosgw on this machine) without a cache, into an empty one, again in
-a new process, and from a store in a directory beside the cache: seconds, CPU time of the process, and requests, in one run.
-"mapped" is an array of random bytes, which is stored raw; "decoded" one of floats that are compressed. The times are
-those of ``get``; "and used" those of ``get`` and of reading each byte once.
+An artifact of so many MB (1000) is loaded from S3 (radosgw on this machine) without a cache, into an empty one, again
+in a new process, and from a store in a directory beside the cache: seconds, CPU time of the process, and requests, in
+one run. "mapped" is an array of random bytes, which is stored raw; "decoded" one of floats that are compressed. The
+times are those of ``get``; "and used" those of ``get`` and of reading each byte once.
 """
 
 import json
