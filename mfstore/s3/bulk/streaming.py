@@ -10,6 +10,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from mfstore._core.memory import fresh_bytearray
 from mfstore.errors import Conflict, MfstoreError, NotFound, Unsupported
 from mfstore.host.buffers import bytes_of
 from mfstore.s3.bulk.items import PutItem
@@ -28,6 +29,8 @@ PARTS_AHEAD = 4
 EQUAL_PARTS = 5000
 """Parts of equal size, 80 GB of them, before they grow: some services want all but the last to be equal, and none
 takes more than 10 000."""
+SMALL = 1 << 20
+"""Bytes up to which memory grows with what is written. What is longer mostly fills a part."""
 SMALLEST_COPIED = 5 << 20
 """Bytes that a part has at least, but for the last."""
 LARGEST_COPIED = 1 << 30
@@ -59,10 +62,14 @@ class StreamedUpload:
         self._new = new
         self._metadata = metadata
         self._options = client.options_of_writes(options or {})
-        self._buffer = bytearray()
+        self._area = bytearray()
+        """What is written and not sent yet: its first ``_filled`` bytes."""
+        self._filled = 0
+        self._free: list[bytearray] = []
+        """Memory of parts that are sent: the kernel would have to clear what is fresh."""
         self._end: StreamedPutJob | None = None
         self._pool: ThreadPoolExecutor | None = None
-        self._sending: deque[Future[Outcome]] = deque()
+        self._sending: deque[tuple[Future[Outcome], bytearray]] = deque()
         self._given = 0
         self._process = os.getpid()
 
@@ -81,13 +88,27 @@ class StreamedUpload:
             at = 0
             while at < size:
                 part = self._part()
-                taken = min(size - at, part - len(self._buffer))
-                self._buffer += view[at : at + taken]
+                taken = min(size - at, part - self._filled)
+                self._take(view[at : at + taken], part)
                 at += taken
-                if len(self._buffer) == part:
+                if self._filled == part:
                     self._send()
         self.written += size
         return size
+
+    def _take(self, data: memoryview, part: int) -> None:
+        """Put ``data`` behind what is there of a part."""
+        end = self._filled + len(data)
+        if end > len(self._area):
+            if end <= SMALL:
+                self._area += data
+            else:
+                whole = self._free.pop() if self._free else fresh_bytearray(part)
+                whole[: self._filled] = memoryview(self._area)[: self._filled]
+                self._area = whole
+        if len(self._area) > SMALL:
+            self._area[self._filled : end] = data
+        self._filled = end
 
     def go_on(self, size: int, etag: str) -> None:
         """Before anything is written: begin with the ``size`` bytes, 5 MiB or more, of the object that is there with
@@ -122,14 +143,24 @@ class StreamedUpload:
                 self._end = self._begin()
             assert self._pool is not None
             while len(self._sending) >= PARTS_AHEAD:
-                self._end.add(self._sending.popleft().result())
+                self._sent()
             self._given += 1
-            body, self._buffer = self._buffer, bytearray()
+            area, filled = self._area, self._filled
+            self._area, self._filled = bytearray(), 0
+            job = self._end.part(self._given, memoryview(area)[:filled])
             # Threads that held on to this would keep it from being forgotten.
-            self._sending.append(self._pool.submit(_run, self._client, self._end.part(self._given, body)))
+            self._sending.append((self._pool.submit(_run, self._client, job), area))
         except BaseException:
             self.abort()
             raise
+
+    def _sent(self) -> None:
+        """Wait for the oldest part that is under way."""
+        assert self._end is not None
+        future, area = self._sending.popleft()
+        self._end.add(future.result())
+        if len(area) == self._part():
+            self._free.append(area)
 
     @property
     def whole(self) -> PutItem | None:
@@ -137,16 +168,16 @@ class StreamedUpload:
         if self._end is not None:
             return None
         return PutItem(
-            self.url, [self._buffer], self._metadata, options=dict(self._options), if_none_match=self._new
+            self.url, [memoryview(self._area)[: self._filled]], self._metadata, options=dict(self._options), if_none_match=self._new
         )  # fmt: skip
 
     def send_rest(self) -> None:
         """Wait until all but an object smaller than a part is sent. It is not there before ``finish``."""
         if self._end is not None:
-            if self._buffer:
+            if self._filled:
                 self._send()
             while self._sending:
-                self._end.add(self._sending.popleft().result())
+                self._sent()
 
     def finish(self) -> None:
         """Store the object. Conflict where it was to be new, and is not. After any error nothing was stored, unless the
@@ -189,7 +220,8 @@ class StreamedUpload:
             except RuntimeError:
                 # Forgotten, and collected by one of its own threads.
                 pool.shutdown(wait=False)
-        self._buffer = bytearray()
+        self._area, self._filled = bytearray(), 0
+        self._free.clear()
         self._sending.clear()
 
 

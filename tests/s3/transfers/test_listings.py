@@ -3,6 +3,7 @@
 import pytest
 
 from mfstore.errors import BackendError, NotFound
+from mfstore.s3.aws import pages
 from mfstore.s3.transfers.retry import RetryPolicy
 from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
 
@@ -26,6 +27,59 @@ def page(rows, token=""):
 def row(key, size="1", date="2026-01-01T00:00:00.000Z"):
     told = f"<Size>{size}</Size>" if size is not None else ""
     return f"<Contents><Key>{key}</Key>{told}<LastModified>{date}</LastModified></Contents>"
+
+
+HEAD = '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+ENCODED = (
+    "<EncodingType>url</EncodingType><IsTruncated>true</IsTruncated><NextContinuationToken>%2F</NextContinuationToken>"
+)
+
+
+def plain(key, etag="&quot;e&quot;", more="", size="7"):
+    return (
+        f"<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>{etag}</ETag>"
+        f"<Size>{size}</Size><StorageClass>STANDARD</StorageClass>{more}</Contents>"
+    )
+
+
+OWNER = "<Owner><ID>1</ID><DisplayName>n</DisplayName></Owner><Type>Normal</Type>"
+PAGES = {
+    "plain": ENCODED + plain("a%2Fb") + plain("a%3D%2B+c%C3%BC", more=OWNER),
+    "of a line feed": ENCODED + plain("a%0Ab") + plain("c"),
+    "not encoded": plain("a%2Fb+c") + plain("ü"),
+    "entities": plain("a&amp;b") + plain("c&lt;"),
+    "one with an entity": plain("a") + plain("c&#x41;") + plain("d"),
+    "quotes by number": plain("a", "&#34;e&#34;"),
+    "prefixes before": "<CommonPrefixes><Prefix>p/</Prefix></CommonPrefixes>" + plain("a"),
+    "prefixes between": plain("a") + "<CommonPrefixes><Prefix>p/</Prefix></CommonPrefixes>" + plain("b"),
+    "spaces between": plain("a") + "\n" + plain("b"),
+    "another order": plain("a") + "<Contents><Size>1</Size><Key>b</Key></Contents>",
+    "a comment": plain("a") + "<!-- " + plain("b") + " -->",
+    "sections": plain("a") + plain("<![CDATA[<b>]]>"),
+    "unknown elements": plain("a", more="<Restored><By>x</By></Restored>") + plain("b"),
+    "a prefix of this name": "<Prefix>Contents</Prefix>" + plain("a"),
+    "large": plain("a", size="1" * 18) + plain("b", size="1" * 20),
+}
+
+
+@pytest.mark.parametrize("rows", PAGES.values(), ids=PAGES)
+def test_what_is_plain_is_read_as_what_is_not(rows, monkeypatch):
+    body = f"{HEAD}{rows}</ListBucketResult>".encode()
+    found = pages.page(body)
+    monkeypatch.setattr(pages, "_plain_entries", lambda body: ([], body))
+    assert pages.page(body) == found and found.objects
+
+
+def test_most_pages_are_plain():
+    entries, rest = pages._plain_entries(f"{HEAD}{PAGES['plain']}</ListBucketResult>".encode())
+    assert len(entries) == 2 and b"Contents" not in rest
+
+
+@pytest.mark.parametrize("cut", ["</ListBucketResult>", "</Contents></ListBucketResult>"])
+def test_half_a_page_is_none(cut):
+    body = f"{HEAD}{PAGES['plain']}</ListBucketResult>"
+    with pytest.raises(BackendError):
+        pages.page(body.removesuffix(cut).encode())
 
 
 def test_sizes_that_a_page_does_not_tell_are_asked_for(world):
