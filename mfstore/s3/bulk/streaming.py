@@ -31,6 +31,8 @@ EQUAL_PARTS = 5000
 takes more than 10 000."""
 SMALL = 1 << 20
 """Bytes up to which memory grows with what is written. What is longer mostly fills a part."""
+SHARED = 64 << 10
+"""Bytes from which on what cannot change is not copied."""
 SMALLEST_COPIED = 5 << 20
 """Bytes that a part has at least, but for the last."""
 LARGEST_COPIED = 1 << 30
@@ -62,9 +64,12 @@ class StreamedUpload:
         self._new = new
         self._metadata = metadata
         self._options = client.options_of_writes(options or {})
+        self._pieces: list[memoryview] = []
+        """What is written of the next part, but for what lies in ``_area`` from ``_from`` on."""
         self._area = bytearray()
-        """What is written and not sent yet: its first ``_filled`` bytes."""
+        self._from = self._to = 0
         self._filled = 0
+        """Bytes of the next part that are there."""
         self._free: list[bytearray] = []
         """Memory of parts that are sent: the kernel would have to clear what is fresh."""
         self._end: StreamedPutJob | None = None
@@ -89,26 +94,55 @@ class StreamedUpload:
             while at < size:
                 part = self._part()
                 taken = min(size - at, part - self._filled)
-                self._take(view[at : at + taken], part)
+                if type(data) is bytes and SHARED <= size <= part:
+                    self._share(memoryview(data)[at : at + taken])
+                else:
+                    self._copy(view[at : at + taken], part)
+                self._filled += taken
                 at += taken
                 if self._filled == part:
                     self._send()
         self.written += size
         return size
 
-    def _take(self, data: memoryview, part: int) -> None:
-        """Put ``data`` behind what is there of a part."""
-        end = self._filled + len(data)
-        if end > len(self._area):
-            if end <= SMALL:
-                self._area += data
-            else:
+    def _share(self, data: memoryview) -> None:
+        """Send ``data``, of an object that nobody can change, from where they are."""
+        self._close_piece()
+        self._pieces.append(data)
+
+    def _copy(self, data: memoryview, part: int) -> None:
+        """Put ``data`` behind what is there, in memory of our own: at first as much as is needed, and then for all of a
+        part."""
+        end = self._to + len(data)
+        if end <= SMALL and len(self._area) == self._to:
+            self._area += data
+        else:
+            if len(self._area) < part:
                 whole = self._free.pop() if self._free else fresh_bytearray(part)
-                whole[: self._filled] = memoryview(self._area)[: self._filled]
+                whole[: self._to] = self._area
                 self._area = whole
-        if len(self._area) > SMALL:
-            self._area[self._filled : end] = data
-        self._filled = end
+            self._area[self._to : end] = data
+        self._to = end
+
+    def _close_piece(self) -> None:
+        """What was copied is a piece by itself, as something comes behind it that is not."""
+        if self._to > self._from:
+            if len(self._area) == self._to <= SMALL:  # it may have to grow, and can not while it is looked at
+                self._pieces.append(memoryview(bytes(self._area)))
+                self._area, self._from, self._to = bytearray(), 0, 0
+            else:
+                self._pieces.append(memoryview(self._area)[self._from : self._to])
+                self._from = self._to
+
+    def _body(self) -> list[memoryview]:
+        """All pieces of the next part."""
+        self._close_piece()
+        return self._pieces
+
+    def _renew(self) -> None:
+        """Begin with the next part."""
+        self._pieces, self._area = [], bytearray()
+        self._from = self._to = self._filled = 0
 
     def go_on(self, size: int, etag: str) -> None:
         """Before anything is written: begin with the ``size`` bytes, 5 MiB or more, of the object that is there with
@@ -145,9 +179,9 @@ class StreamedUpload:
             while len(self._sending) >= PARTS_AHEAD:
                 self._sent()
             self._given += 1
-            area, filled = self._area, self._filled
-            self._area, self._filled = bytearray(), 0
-            job = self._end.part(self._given, memoryview(area)[:filled])
+            area = self._area
+            job = self._end.part(self._given, self._body())
+            self._renew()
             # Threads that held on to this would keep it from being forgotten.
             self._sending.append((self._pool.submit(_run, self._client, job), area))
         except BaseException:
@@ -168,7 +202,7 @@ class StreamedUpload:
         if self._end is not None:
             return None
         return PutItem(
-            self.url, [memoryview(self._area)[: self._filled]], self._metadata, options=dict(self._options), if_none_match=self._new
+            self.url, self._body(), self._metadata, options=dict(self._options), if_none_match=self._new
         )  # fmt: skip
 
     def send_rest(self) -> None:
@@ -220,7 +254,7 @@ class StreamedUpload:
             except RuntimeError:
                 # Forgotten, and collected by one of its own threads.
                 pool.shutdown(wait=False)
-        self._area, self._filled = bytearray(), 0
+        self._renew()
         self._free.clear()
         self._sending.clear()
 

@@ -392,12 +392,12 @@ class StreamedPutJob(PutJob):
     def _length(self, number: int) -> int:
         return self._sizes[number]
 
-    def part(self, number: int, body: Buffer) -> Job:
+    def part(self, number: int, body: Sequence[Buffer]) -> Job:
         """The job that sends a part."""
-        self._sizes[number] = memoryview(body).nbytes
+        self._sizes[number] = sum(memoryview(piece).nbytes for piece in body)
         return SingleCallJob(
             Call(
-                "UploadPart", self.bucket, self.key, self.options, body=[body], part=number, upload=self._upload,
+                "UploadPart", self.bucket, self.key, self.options, body=body, part=number, upload=self._upload,
                 checksum=self._checksum,
             )
         )  # fmt: skip
