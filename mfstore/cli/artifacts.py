@@ -28,7 +28,7 @@ from mfstore.cli.options import (
 from mfstore.cli.output import end_planned, print_json, print_table
 from mfstore.cli.places import Compression, opened
 from mfstore.display.amounts import size, time_of_day
-from mfstore.display.words import note_text, printable, short_key
+from mfstore.display.words import note_text, one_line, printable, short_key
 from mfstore.errors import InvalidKey, NotFound
 from mfstore.progress import bytes_of_file, shown
 from mfstore.settings import COMPRESSIONS
@@ -197,9 +197,10 @@ def tree(url: str, connection: Connection, as_json: bool, recursive: bool, long:
         for entry in entries:
             print_json({**entry._asdict(), "digest": entry.digest.hex()})
     else:
-        paths = [entry.path + ("/" if entry.kind == "directory" else "") for entry in entries]
+        paths = [one_line(entry.path) + ("/" if entry.kind == "directory" else "") for entry in entries]
         told = [
-            text + (f" -> {entry.target}" if entry.target else "") for text, entry in zip(paths, entries, strict=True)
+            text + (f" -> {one_line(entry.target)}" if entry.target else "")
+            for text, entry in zip(paths, entries, strict=True)
         ]
         if long:
             modes = [stat_words.filemode(MODE_OF[entry.kind] | entry.mode) for entry in entries]
@@ -212,7 +213,7 @@ def tree(url: str, connection: Connection, as_json: bool, recursive: bool, long:
             for line in told:
                 click.echo(printable(line))
     for left in found.omitted:
-        click.echo(printable(f"mfstore: left out when it was stored: {left.path} ({left.reason})"), err=True)
+        click.echo(printable(f"mfstore: left out when it was stored: {one_line(left.path)} ({left.reason})"), err=True)
 
 
 @click.command(cls=Command)

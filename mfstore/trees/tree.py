@@ -171,7 +171,7 @@ class Tree(Shown):
             for entry in top[:SHOWN]
         )
         grids = (Grid(("name", "size", "changed"), rows, (1,), more=len(top) - len(rows)),) if rows else ()
-        left = f"{count(len(self.omitted), 'thing')} in the directory were left out: see omitted"
+        left = f"Left out when it was stored: {count(len(self.omitted), 'thing')}, see omitted."
         return Card("Tree", "", tuple(facts), grids, (left,) if self.omitted else ())
 
     def _told(self, entry: TreeEntry) -> str:

@@ -438,6 +438,7 @@ def test_the_commands(source, tmp_path):
         "sub/none too",
     ]
     assert "-rwxr-x---" in run("tree", *place, "-l", "-r", "t").stdout
+    assert "not \\udcff utf8\\n" in run("tree", *place, "t").stdout.splitlines()
     assert '"target": "a.txt"' in run("tree", *place, "--json", "t").stdout
     assert "nothing" in run("get", *place, "t:none", code=1).stderr
     os.mkfifo(source / "pipe")
