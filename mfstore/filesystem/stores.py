@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from glob import has_magic
@@ -255,7 +255,7 @@ class StoreFileSystem(AbstractFileSystem):
             (directories if info["type"] == DIRECTORY else files)[last] = info
         if itself is not None and itself["type"] == FILE:
             held[plain][1][""] = itself
-        yield from _walk(held, plain, topdown, detail)
+        yield from _walk(held, plain, maxdepth, topdown, detail)
 
     def du(
         self, path: str, total: bool = True, maxdepth: int | None = None, withdirs: bool = False, **kwargs: Any
@@ -445,6 +445,31 @@ class StoreFileSystem(AbstractFileSystem):
             raise PathNotFound(f"no such file: {path!r}", backend=self.store.backend.url)
         return sorted(set(found))
 
+    def get(
+        self, rpath: Any, lpath: Any, recursive: bool = False, callback: Any = DEFAULT_CALLBACK,
+        maxdepth: int | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """Write files to local ones: into a directory if there is one, or the name ends with a slash."""
+        if isinstance(lpath, (str, os.PathLike)):
+            target = os.fspath(lpath)
+            lpath = self._within(rpath, target, lambda: target.endswith("/") or Path(target).is_dir())
+        super().get(rpath, lpath, recursive, callback, maxdepth, **kwargs)
+
+    def _within(self, source: Any, target: str, is_directory: Callable[[], bool]) -> str:
+        """Where something directly in the root goes, if that is a directory. fsspec takes for the directory that a name
+        lies in what stands before its last slash, and where there is none the name itself."""
+        plain = self._strip_protocol(source) if isinstance(source, str) and not source.endswith("/") else ""
+        if not plain or "/" in plain:
+            return target
+        if has_magic(plain):
+            found = self.glob(plain, detail=True)
+            if [info["type"] for info in found.values()] != [FILE]:
+                return target
+            (plain,) = found
+        elif not is_directory():
+            return target
+        return f"{target.rstrip('/')}/{plain}"
+
     def get_file(
         self, rpath: str, lpath: Any = None, callback: Any = DEFAULT_CALLBACK, outfile: Any = None, **kwargs: Any
     ) -> None:
@@ -605,6 +630,9 @@ class StoreFileSystem(AbstractFileSystem):
                 last = entry.path.rpartition("/")[2]
                 self.cp_file(entry.path, f"{self._strip_protocol(path2)}/{last}" if into else path2)
                 return
+        if isinstance(path2, str):
+            target = path2
+            path2 = self._within(path1, target, lambda: target.endswith("/") or self.isdir(target))
         super().copy(path1, path2, recursive, maxdepth, on_error, inside=False, **kwargs)
 
     def _ref_at(self, path: str) -> Entry | None:
@@ -676,15 +704,17 @@ def _children(below: Sequence[Entry], path: str) -> list[Entry]:
 
 
 def _walk(
-    held: dict[str, tuple[dict[str, Any], dict[str, Any]]], path: str, topdown: bool, detail: bool
+    held: dict[str, tuple[dict[str, Any], dict[str, Any]]], path: str, depth: int | None, topdown: bool, detail: bool
 ) -> Iterator[tuple[str, Any, Any]]:
     inner, files = held.get(path, ({}, {}))
     directories: Any = inner if detail else list(inner)
     told = (path, directories, files if detail else list(files))
     if topdown:
         yield told
-    for name in [*directories]:
-        yield from _walk(held, f"{path}/{name}" if path else name, topdown, detail)
+    if depth is None or depth > 1:
+        for name in [*directories]:
+            below = f"{path}/{name}" if path else name
+            yield from _walk(held, below, None if depth is None else depth - 1, topdown, detail)
     if not topdown:
         yield told
 

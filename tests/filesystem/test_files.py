@@ -172,7 +172,7 @@ def test_names_imply_directories(fs):
     assert fs.du("a") == 6 and fs.du("a/b", total=False) == {"a/b/c": 1, "a/b/d": 2}
     assert fs.sizes(["f", "a/e"]) == [4, 3]
     assert fs.isdir("a/b") and not fs.isfile("a/b") and not fs.exists("a/x") and not fs.exists("a//b")
-    assert not list(fs.walk("none"))
+    assert not list(fs.walk("none")) and [*fs.walk("a", maxdepth=1)] == [("a", ["b"], ["e"])]
     with pytest.raises(FileNotFoundError):
         fs.ls("none")
 
@@ -365,6 +365,21 @@ def test_put_and_get(fs, tmp_path):
     fs.store.save({"one": b"1", "two": b"2"}, ref="runs/1")
     fs.get("runs", str(tmp_path / "runs"), recursive=True)
     assert (tmp_path / "runs" / "1" / "two").read_bytes() == b"2"
+
+
+def test_what_lies_in_the_root_goes_into_directories(fs, tmp_path):
+    fs.pipe({"one": b"1", "top/two": b"2"})
+    for turn in range(2):  # into a directory that is there, and a second time
+        for source, more in (("one", {}), ("on*", {}), ("top", {"recursive": True})):
+            (tmp_path / "to").mkdir(exist_ok=True)
+            fs.get(source, str(tmp_path / "to"), **more)
+            fs.pipe("to/there", b"")
+            fs.cp(source, "to", **more)
+        found = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "to").rglob("*") if path.is_file())
+        assert found == ["to/one", "to/top/two"] and fs.find("to") == ["to/one", "to/there", "to/top/two"], turn
+    fs.get("one", str(tmp_path / "single"))
+    fs.get("top", str(tmp_path / "whole"), recursive=True)
+    assert (tmp_path / "single").read_bytes() == b"1" and (tmp_path / "whole" / "two").read_bytes() == b"2"
 
 
 # ---- names ------------------------------------------------------------------------------
