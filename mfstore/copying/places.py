@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from mfstore._core.codec import DELTAS
 from mfstore.format.packs import PackEntry, entry_of, entry_of_base, place_of
 from mfstore.format.recipes import INLINE, ChunkRef, placed_chunks
 from mfstore.maintenance.store.groups import by_place
@@ -91,6 +92,11 @@ class Needs:
         self.packs.setdefault(pack, Wanted()).entries.setdefault(at, entry)
         self.uses.setdefault(Place(pack, at), []).append(use)
 
+    def leave(self, use: Use) -> None:
+        """Do not fetch a chunk from where its recipe says that it lies in a pack."""
+        at = placement_of(use)
+        self.packs[use.recipe.packs[at.pack]].entries.pop(place_of(at.offset, at.codec, at.width), None)
+
 
 def needs_of(
     recipes: Iterable[tuple[Key, Recipe]], located: Container[bytes], wholes: Container[bytes]
@@ -131,9 +137,14 @@ def ids_of(recipes: Iterable[tuple[Key, Recipe]]) -> tuple[set[bytes], set[bytes
     return chunks, bases
 
 
-def goes_whole(wanted: int, in_pack: int) -> bool:
-    """Whether a pack goes as it is, of which so many bytes of so many are wanted."""
-    return wanted >= WHOLE_FROM and wanted >= WHOLE_SHARE * in_pack
+def goes_whole(wanted: Wanted, entries: Sequence[PackEntry]) -> bool:
+    """Whether a pack that lists these chunks goes as it is. Not with deltas that are not wanted: what they are against,
+    by which alone they can be checked, is not known."""
+    size, in_pack = wanted.csize, sum(together[0].csize for together in by_place(entries))
+    if size < WHOLE_FROM or size < WHOLE_SHARE * in_pack:
+        return False
+    deltas = (entry for entry in entries if entry.codec in DELTAS)
+    return all(place_of(entry.offset, entry.codec, entry.width) in wanted.entries for entry in deltas)
 
 
 def plan_fetches(pack: bytes, entries: Iterable[PackEntry], gap: int, span: int) -> Iterator[Fetch]:

@@ -248,6 +248,9 @@ class Window:
                 if chunk.id not in located:
                     failed[chunk.id] = Use(key, recipe, number, chunk)
         doubtful = self._source.bad_deltas(needs.deltas)
+        for use in doubtful:
+            if placement_of(use).pack != INLINE:
+                needs.leave(use)
         failed |= self._move(needs, wholes)
         # Without its base a delta is nothing: the chunk goes whole.
         for use in [*doubtful, *(use for use in needs.deltas if not bases_of(use) <= wholes.keys())]:
@@ -316,10 +319,10 @@ class Window:
     ) -> list[tuple[PackEntry, Location]]:
         """Have a pack at the destination as it is, if it goes so; where its chunks lie then. Nothing when it does
         not."""
-        in_pack = sum(together[0].csize for together in by_place(entries))
-        if not entries or not goes_whole(wanted.csize, in_pack):
+        if not entries or not goes_whole(wanted, entries):
             return []
-        if in_pack > self._packs.limit * 5 // 4:  # of one array that is to be mapped, which may be longer than memory
+        # Longer ones have an array that is to be mapped, which may take more memory than there is.
+        if max(entry.offset for entry in entries) > self._packs.limit * 5 // 4:
             return []
         pieces = self._source.reliance.pieces(pack.hex())
         if there and not self._condemned.pack(pack):

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from mfstore import errors
+from mfstore._core.codec import DELTAS
 from mfstore.backends.base import Batch
 from mfstore.backends.local import LocalBackend
 from mfstore.backends.memory import MemoryBackend
 from mfstore.copying import places, transfer
 from mfstore.format import recipes
-from mfstore.format.packs import pack_path
+from mfstore.format.digests import digest_function
+from mfstore.format.packs import PackBuilder, pack_path
 from mfstore.format.recipes import INLINE, placed_chunks, recipe_path
 from mfstore.testing import Fault, FaultyBackend
 from tests.copying.stores import LONG, empty, filled, noise
@@ -329,28 +331,54 @@ def test_a_ref_to_what_is_condemned_is_marked_until_it_is_confirmed(monkeypatch)
     assert dict(wrapped(inner).refs) == dict(source.refs)
 
 
-def test_a_delta_that_decodes_to_something_else_does_not_go_on(various):
-    """Its seal is right: only its digest tells."""
-    objects, keys = various
-    source, target = restored(objects), empty()
-    recipe, older = source.handle.recipe(keys["inline delta"]), source.handle.recipe(keys["base"])
+def with_wrong_delta(store, keys, kind):
+    """Replace a delta by one whose seal is right, and that decodes to something else: only its digest tells. The chunk."""
+    recipe, older = store.handle.recipe(keys[kind]), store.handle.recipe(keys["base"])
     number = next(number for number, at in enumerate(recipe.placements) if at.pieces)
     at, chunk = recipe.placements[number], placed_chunks(recipe)[number][0]
-    contents = {one.id: chunk_bytes(source.backend, older, n) for n, (one, _) in enumerate(placed_chunks(older))}
+    contents = {one.id: chunk_bytes(store.backend, older, n) for n, (one, _) in enumerate(placed_chunks(older))}
     base = b"".join(
         contents[recipe.bases[piece.chunk].id][piece.start : piece.start + piece.length] for piece in at.pieces
     )
     wrong = CODEC.encode_delta(bytes(chunk.usize), base, at.codec, at.width, 1)
-    placements = list(recipe.placements)
-    placements[number] = at._replace(offset=len(recipe.inline), csize=len(wrong))
+    placements, packs, inline = list(recipe.placements), list(recipe.packs), [recipe.inline]
+    if at.pack == INLINE:
+        placements[number] = at._replace(offset=len(recipe.inline), csize=len(wrong))
+        inline.append(wrong)
+    else:
+        builder = PackBuilder(recipe.algorithm)
+        builder.add(memoryview(wrong), [(chunk.id, len(wrong), chunk.usize)], at.codec, at.width, True)
+        name, parts = builder.close(digest_function(recipe.algorithm))
+        store.backend.put(pack_path(name), parts)
+        placements[number] = at._replace(pack=len(packs), offset=64, csize=len(wrong))
+        packs.append(bytes.fromhex(name))
     parts = recipes.encode(
-        recipe.algorithm, recipe.content, recipe.about, recipe.packs, placements, [recipe.inline, wrong], CODEC,
-        recipe.bases,
-    )  # fmt: skip
-    source.backend.put(recipe_path(keys["inline delta"]), parts)
-    with pytest.raises(errors.CorruptObject, match=keys["inline delta"]):
-        wrapped(source.backend).copy_to(target, [keys["inline delta"]])
-    assert not target.exists(keys["inline delta"])
+        recipe.algorithm, recipe.content, recipe.about, packs, placements, inline, CODEC, recipe.bases
+    )
+    store.backend.put(recipe_path(keys[kind]), parts)
+    return chunk
+
+
+@pytest.mark.parametrize("kind", ["delta", "inline delta"])
+def test_a_delta_that_decodes_to_something_else_does_not_go_on(various, kind):
+    objects, keys = various
+    source, target = restored(objects), empty()
+    wanted = source.get_bytes(keys[kind])
+    chunk = with_wrong_delta(source, keys, kind)
+    with pytest.raises(errors.CorruptObject, match=keys[kind]):
+        wrapped(source.backend).copy_to(target, [keys[kind]])
+    assert not target.exists(keys[kind])
+    elsewhere = empty()
+    elsewhere.save({"more": noise(8), "this": wanted})
+    for prefix in ("packs/", "index/"):
+        for info in elsewhere.backend.list(prefix):
+            source.backend.put(info.key, [elsewhere.backend.get(info.key)])
+    with pytest.warns(RuntimeWarning, match="another copy"):
+        wrapped(source.backend).copy_to(target, [keys[kind]])
+    assert target.get_bytes(keys[kind]) == wanted and target.verify("full").clean
+    packs = [info.key.rpartition("/")[2] for info in target.backend.list("packs/")]
+    listed = [entry for found in target.handle.context.reliance.layouts(packs).values() for entry in found]
+    assert not [entry for entry in listed if entry.id == chunk.id and entry.codec in DELTAS]
 
 
 class Killed(LocalBackend):
