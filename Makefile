@@ -67,13 +67,14 @@ test-newest: system-test $(INSTALLED)
 # On the oldest release of everything that pyproject.toml names (tests/oldest.txt): commands, an inventory, botocore's
 # private parts, and Metaflow.
 OLDEST := build/oldest/bin/python
-OLDEST_TESTS ?= tests/cli/test_commands.py tests/cli/test_verify.py tests/maintenance/metaflow/test_gc_inventory.py \
+OLDEST_TESTS ?= tests/cli/test_commands.py tests/cli/test_verify.py \
+  $(addprefix tests/filesystem/,test_files.py test_suite.py test_urls.py) tests/maintenance/metaflow/test_gc_inventory.py \
   tests/s3/aws/test_botocore_internals.py $(METAFLOW_TESTS) $(addprefix tests/metaflow/test_flows.py::, \
   test_without_what_it_needs test_the_next_run_of_a_packed_flow_stores_what_differs)
 test-oldest: system-test $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[test]'
 	test -x $(OLDEST) || $(RUN) -m venv build/oldest
-	$(OLDEST) -m pip install -q -c tests/oldest.txt -e '.[cloudpickle,inventory,metaflow,pcodec,report,s3]' $(TEST_NEEDS)
+	$(OLDEST) -m pip install -q -c tests/oldest.txt -e '.[cloudpickle,fsspec,inventory,metaflow,pcodec,report,s3]' $(TEST_NEEDS)
 	$(call NEWEST_PYTEST,$(OLDEST)) $(WORKERS) --reruns 1 $(OLDEST_TESTS)
 
 # Wheels, in WHEELS: the tests of what they carry, with each Python of this machine (PYTHONS); the containers of

@@ -7,7 +7,10 @@ import pytest
 
 from mfstore.filesystem import StoreFileSystem
 
-pytestmark = pytest.mark.second
+pytestmark = [
+    pytest.mark.second,
+    pytest.mark.filterwarnings("ignore:Class-scoped fixture"),  # of older releases of the suite
+]
 
 
 @pytest.fixture(scope="module")
