@@ -108,12 +108,12 @@ def _plain_entries(body: bytes) -> tuple[list[tuple[str, ...]], bytes]:
     except UnicodeDecodeError:
         return [], body
     text = text.replace("&quot;", '"').replace("&#34;", '"')  # around ETags
-    end = 0
-    found = []
-    for entry in iter(PLAIN_ENTRY.scanner(text).match, None):  # type: ignore[attr-defined]
-        found.append(entry.groups())
-        end = entry.end()
-    rest = before + text[end:]
+    found: list[tuple[str, ...]] = PLAIN_ENTRY.findall(text)
+    count = len(found)
+    # As many begin as were found, and each begins where another ends: there is nothing between them.
+    if text.count("<Contents>") != count or text.count("</Contents><Contents>") != count - 1:
+        return [], body
+    rest = before + text[text.rindex("</Contents>") + len("</Contents>") :]
     if "Contents" in rest:
         return [], body
     return found, rest.encode()

@@ -52,8 +52,9 @@ GAP = 64 << 10
 """Ranges of one file that lie so close are fetched as one: a request costs as much as so many bytes do."""
 TEXT = ("encoding", "errors", "newline")
 """Arguments of ``open`` that are about text."""
-S3_CODES_OF_FULL = ("BucketNotEmpty",)
-S3_CODES_OF_OWN = ("BucketAlreadyExists", "BucketAlreadyOwnedByYou")
+NOT_EMPTY = "BucketNotEmpty"
+TAKEN = ("BucketAlreadyExists", "BucketAlreadyOwnedByYou")
+"""S3's words for a bucket that cannot be deleted, and for one that cannot be made."""
 
 
 class S3FileSystem(AsyncFileSystem):
@@ -298,8 +299,7 @@ class S3FileSystem(AsyncFileSystem):
         begun = self._listings.begin()
         tree = Tree(root)
         for page in self._pages(where.bucket, where.directory + prefix):
-            for info in listed(where.bucket, page):
-                tree.add(info)
+            tree.add(listed(where.bucket, page))
         directories = tree.sorted_directories()
         if not prefix and (tree.files or tree.found):
             self._listings.keep(begun, directories)
@@ -947,7 +947,7 @@ class S3FileSystem(AsyncFileSystem):
         try:
             self.client.run("mkdir", SingleCallJob(Call("CreateBucket", bucket, params=params)))
         except MfstoreError as error:
-            if error.service_code in S3_CODES_OF_OWN:
+            if error.service_code in TAKEN:
                 raise as_kind(FileExists, error) from error.__cause__
             raise
         finally:
@@ -981,7 +981,7 @@ class S3FileSystem(AsyncFileSystem):
         try:
             self.client.run("rmdir", SingleCallJob(Call("DeleteBucket", where.bucket, params={})))
         except MfstoreError as error:
-            if error.service_code in S3_CODES_OF_FULL:
+            if error.service_code == NOT_EMPTY:
                 raise as_kind(DirectoryNotEmpty, error) from error.__cause__
             raise
         finally:

@@ -79,7 +79,7 @@ def version(bucket: str, entry: dict[str, Any], named: bool) -> Info:
 
 
 class Tree:
-    """Directories out of a flat listing: each file is added, in the order of keys, which tells all directories below
+    """Directories out of a flat listing: all files are added, in the order of keys, which tells all directories below
     ``root`` and what lies in each."""
 
     def __init__(self, root: str) -> None:
@@ -91,17 +91,20 @@ class Tree:
         """The directories below the root, by path."""
         self._last, self._into = root, self.directories[root]
 
-    def add(self, info: Info) -> None:
-        """One more line of the listing."""
-        path: str = info["name"]
-        if info["type"] == "directory":
-            self._directory(path)
-            return
-        self.files.append(info)
-        above = parent(path)
-        if above != self._last:
-            self._last, self._into = above, self._directory(above)
-        self._into.append(info)
+    def add(self, infos: Iterable[Info]) -> None:
+        """More lines of the listing."""
+        last, into = self._last, self._into
+        for info in infos:
+            path: str = info["name"]
+            if info["type"] == "directory":
+                self._directory(path)
+                continue
+            self.files.append(info)
+            above = path.rpartition("/")[0]
+            if above != last:
+                last, into = above, self._directory(above)
+            into.append(info)
+        self._last, self._into = last, into
 
     def _directory(self, path: str) -> list[Info]:
         """What lies in a directory, which is there from now on, with those above it."""

@@ -264,7 +264,11 @@ class S3Transaction(Transaction):
             small = [file for file in files if isinstance(file, S3WriteFile) and file.mode == "wb" and _is_small(file)]
             by_url = {file.upload.url: file for file in small}  # of several for one path the last counts, as it would
             if len(small) > 1 and len(by_url) == len(small):
-                _store_together(self.fs, list(by_url.values()))
+                try:
+                    _store_together(self.fs, list(by_url.values()))
+                except BaseException:
+                    super().complete(commit=False)  # and nothing is deferred any more
+                    raise
                 self.files.clear()
                 self.files.extend(file for file in files if file not in small)
         super().complete(commit)

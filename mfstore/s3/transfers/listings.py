@@ -70,10 +70,11 @@ class ListJob(Job):
         except MfstoreError as error:
             raise Retry(error, ODD_ANSWERS if error.service_code is None else None) from None
         prefix = self.key
-        for key in (*[found.key for found in page.objects], *page.prefixes):
-            if not key.startswith(prefix):
-                found = BackendError("the service listed what was not asked for", expected=f"{prefix}…", found=key)
-                raise Retry(found, ODD_ANSWERS)
+        foreign = [found.key for found in page.objects if not found.key.startswith(prefix)]
+        foreign += [found for found in page.prefixes if not found.startswith(prefix)]
+        if foreign:
+            found = BackendError("the service listed what was not asked for", expected=f"{prefix}…", found=foreign[0])
+            raise Retry(found, ODD_ANSWERS)
         untold = [found.key for found in page.objects if found.size is None]
         if untold:
             self._answer, self._sizes = (page, reply), {}

@@ -243,6 +243,15 @@ class TestWriting:
             raise RuntimeError
         assert not counted.exists(f"{place}/d")
 
+    def test_a_transaction_that_fails_is_over(self, files, place, shared_bucket):
+        with pytest.raises(FileNotFoundError), files.transaction:
+            for path in (f"{place}/a", f"no-{shared_bucket}/b"):
+                with files.open(path, "wb") as file:
+                    file.write(b"1")
+        assert not files._intrans
+        files.pipe(f"{place}/c", b"at once")
+        assert files.cat(f"{place}/c") == b"at once"
+
     def test_headers_and_metadata(self, files, place, radosgw):
         path = f"{place}/a"
         files.pipe(path, b"x", ContentType="text/x", Metadata={"who": "me"})
@@ -291,7 +300,7 @@ class TestListings:
         assert counted.glob(f"{place}/*/[bc]") == [f"{place}/d-x/c", f"{place}/d/b"]
         assert counted.du(place) == 0
         counted.rm(place, recursive=True)
-        assert not counted.client.list(f"s3://{place}/").__next__ or not list(counted.client.list(f"s3://{place}/"))
+        assert not list(counted.client.list(f"s3://{place}/"))
 
     def test_one_listed_before_a_write_is_not_kept(self, files, place):
         begun = files._listings.begin()
