@@ -60,7 +60,7 @@ def to_file(place: str, overwrite: bool, write: Write) -> None:
     target = regular_target(place)
     temporary = target.with_name(f".mfstore-{os.getpid()}-{os.urandom(8).hex()}")
     try:
-        _filled(temporary, target, write)
+        _filled(temporary, str(target), "Free space, or choose another file", write)
         if overwrite or not _linked(temporary, target):
             temporary.replace(target)
     finally:
@@ -68,15 +68,13 @@ def to_file(place: str, overwrite: bool, write: Write) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _filled(temporary: Path, target: Path, write: Write) -> None:
+def _filled(temporary: Path, place: str, hint: str, write: Write) -> None:
     try:
         write(temporary)
     except OSError as error:
         if isinstance(error, MfstoreError) or error.errno not in NO_ROOM:
             raise
-        raise OutOfSpace(
-            "no room for the file", found=str(target), hint="Free space, or choose another file"
-        ) from error
+        raise OutOfSpace("no room for the file", found=place, hint=hint) from error
 
 
 def _linked(temporary: Path, target: Path) -> bool:
@@ -102,7 +100,7 @@ def to_s3(url: str, overwrite: bool, write: Write, backend: Backend) -> None:
     bucket, key = split_url(url)
     with client_beside(backend, bucket) as client, tempfile.TemporaryDirectory(prefix="mfstore-") as directory:
         temporary = Path(directory) / "export"
-        _filled(temporary, temporary, write)
+        _filled(temporary, url, f"Free space in {directory}, or set TMPDIR: it is written there first", write)
         try:
             client.put_many([PutItem(key, temporary, if_none_match=not overwrite)])
         except Conflict as error:
