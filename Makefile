@@ -14,17 +14,29 @@ TIMES ?= 20
 # worker that dies (a time-out within C) with load and worksteal, and hangs with loadgroup.
 WORKERS ?= -n 4 --dist load --maxschedchunk 1
 
-# Built and installed in place once, and again when what it is made of has changed; each target adds what it needs. The
-# bytecode is for the thousand processes that tests start, where PYTHONDONTWRITEBYTECODE is set: each takes 0.1 to 0.2
-# seconds of CPU less.
+# Of what is installed, tests import a part: who imports a file first writes its bytecode, and pip, which would write it of
+# 15,000 in one process, takes half of the CPU. (Its options that begin with "no" are set by 0.)
+unexport PYTHONDONTWRITEBYTECODE
+export PIP_NO_COMPILE := 0
+
+# Built and installed in place once, and again when what it is made of has changed; each target adds what it needs. As a
+# path: the finder that setuptools would install is imported by every Python that starts, which takes 14 ms of CPU.
 INSTALLED := $(VENV)/.mfstore-installed
 BUILT_FROM := pyproject.toml setup.py $(shell find src -type f)
 $(INSTALLED): $(BUILT_FROM) | system venv
-	$(RUN) -m pip install -q -e .
-	@$(RUN) -m compileall -q mfstore metaflow_extensions
+	$(RUN) -m pip install -q --no-deps --config-settings editable_mode=compat -e .
 	@touch $@
 
-.PHONY: demo man test test-newest wheel-test check check-fast soak bench bench-core bench-index bench-instructions bench-s3 bench-metaflow show-gc golden docs pictures fuzz wheels system system-test venv clean
+# What mfstore itself, checks, tests and pages need. It has no part in what is built, so that both are made at once.
+NEEDED := $(VENV)/.mfstore-needed
+NAMED := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; extra = project["optional-dependencies"]; \
+  print(*project["dependencies"], *extra["test"], *extra["docs"], sep="\n")
+$(NEEDED): pyproject.toml | venv
+	@$(RUN) -c '$(NAMED)' > build/needed.txt
+	$(RUN) -m pip install -q -r build/needed.txt
+	@touch $@
+
+.PHONY: demo man collect test test-newest wheel-test check check-fast soak bench bench-core bench-index bench-instructions bench-s3 bench-metaflow show-gc golden docs pictures fuzz wheels system system-test venv clean
 
 demo: $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[demo]'
@@ -34,6 +46,11 @@ demo: $(INSTALLED)
 # (tests/plugins/reruns.py).
 test: system-test check
 	$(RUN) -m pytest $(WORKERS) --reruns 1
+
+# All tests are found. What pytest makes of their assertions is kept beside them: each worker would make it again, for
+# nine of the fifteen seconds of CPU that finding them takes.
+collect: $(INSTALLED) $(NEEDED)
+	@$(RUN) -m pytest --collect-only -q > build/collected.txt || { tail -n 60 build/collected.txt; exit 1; }
 
 # What uses botocore: all of it on the newest aiobotocore and the newest botocore which that takes, and what needs no
 # aiobotocore on the newest botocore there is, in environments of their own. ministack and moto, which pin older ones, run
@@ -48,8 +65,7 @@ METAFLOW_TESTS := tests/metaflow/hooks tests/metaflow/stock tests/metaflow/test_
 OTHER_EXTENSIONS := metaflow-card-html metaflow-checkpoint
 NEWEST_TESTS ?= tests/s3 $(wildcard tests/backends/test_s3*.py)
 NEWEST_PYTEST = MFSTORE_SERVERS_PYTHON="$(abspath $(RUN))" $(1) -m pytest
-test-newest: system-test $(INSTALLED)
-	$(RUN) -m pip install -q 'mfstore[test]'
+test-newest: system-test $(INSTALLED) $(NEEDED)
 	for python in $(NEWEST) $(NEWEST_AIO); do test -x $$python || $(RUN) -m venv $${python%/bin/python} || exit 1; \
 	  $$python -m pip install -q -U pip || exit 1; done
 	$(NEWEST) -m pip install -q -U --upgrade-strategy eager -e '.[metaflow]' $(NEWEST_NEEDS) $(OTHER_EXTENSIONS)
@@ -71,8 +87,7 @@ OLDEST_TESTS ?= tests/cli/test_commands.py tests/cli/test_verify.py \
   $(addprefix tests/filesystem/,test_files.py test_suite.py test_urls.py) tests/maintenance/metaflow/test_gc_inventory.py \
   tests/s3/aws/test_botocore_internals.py $(METAFLOW_TESTS) $(addprefix tests/metaflow/test_flows.py::, \
   test_without_what_it_needs test_the_next_run_of_a_packed_flow_stores_what_differs)
-test-oldest: system-test $(INSTALLED)
-	$(RUN) -m pip install -q 'mfstore[test]'
+test-oldest: system-test $(INSTALLED) $(NEEDED)
 	test -x $(OLDEST) || $(RUN) -m venv build/oldest
 	$(OLDEST) -m pip install -q -c tests/oldest.txt -e '.[cloudpickle,fsspec,inventory,metaflow,pcodec,report,s3]' $(TEST_NEEDS)
 	$(call NEWEST_PYTEST,$(OLDEST)) $(WORKERS) --reruns 1 $(OLDEST_TESTS)
@@ -91,8 +106,7 @@ wheel-test: system-test $(INSTALLED)
 	MFSTORE_WHEELS="$(abspath $(WHEELS))" $(RUN) -m pytest -q tests/metaflow/test_schedulers.py
 	PYTHONPATH=. $(RUN) packaging/wheel_test $(WHEELS) $(FLAGS)
 
-check: $(INSTALLED)
-	$(RUN) -m pip install -q 'mfstore[test]'
+check: $(INSTALLED) $(NEEDED)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
@@ -103,8 +117,7 @@ check-fast: check
 
 # Searches at random, TIMES (20) as long as in `make test`, those for faults of collections a hundred times: they take more
 # than a million steps, in about 20 minutes of CPU. What fails is a fault, shown with how to repeat it.
-soak: system-test $(INSTALLED)
-	$(RUN) -m pip install -q 'mfstore[test]'
+soak: system-test $(INSTALLED) $(NEEDED)
 	TIMES=$(TIMES) $(RUN) -m pytest $(WORKERS) -m "fuzz or hypothesis" --hypothesis-profile soak --patience $(TIMES)
 
 bench: system-test $(INSTALLED)
@@ -158,25 +171,24 @@ show-gc: system $(INSTALLED)
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(RUN) -m benchmarks.gc_daily build/gc-daily.json $(FLAGS)
 
 # A store written by this version, to be read for ever: run once per release, never over an existing one.
-golden: $(INSTALLED)
+golden: $(INSTALLED) $(NEEDED)
 	$(RUN) -m tests.golden.write
 
 # Manual pages of the commands: man -l build/man/man1/mfstore-gc.1.
-man: $(INSTALLED)
+man: $(INSTALLED) $(NEEDED)
 	$(RUN) -m mfstore.cli.manual build/man/man1
 
 # The guides and the reference of the public names, as pages: build/site/index.html.
-docs: $(INSTALLED)
-	$(RUN) -m pip install -q 'mfstore[docs]'
+docs: $(INSTALLED) $(NEEDED)
 	$(RUN) -m mkdocs build --quiet --strict
 
 # What a notebook shows, photographed by Chromium, light and dark, wide and narrow: to be looked at after each change of it.
 PICTURES ?= build/pictures
 pictures: $(INSTALLED)
-	$(RUN) -m pip install -q nbclient nbconvert ipykernel pandas
+	$(RUN) -m pip install -q mfstore nbclient nbconvert ipykernel pandas
 	$(RUN) -m tests.rigs.pictures $(PICTURES)
 
-fuzz: system-test $(INSTALLED)
+fuzz: system-test $(INSTALLED) $(NEEDED)
 	PATH="$(abspath $(VENV))/bin:$$PATH" fuzz/run $(SECONDS_PER_TARGET)
 
 # Wheels that carry their libraries, for each machine in packaging/wheels/targets.py and each CPython that is found, in
@@ -222,4 +234,4 @@ install:
 	fi
 
 clean:
-	rm -rf build .venv .venv-3.* $(INSTALLED) mfstore/_core/*.so mfstore/_core/*.pyi *.egg-info
+	rm -rf build .venv .venv-3.* $(INSTALLED) $(NEEDED) mfstore/_core/*.so mfstore/_core/*.pyi *.egg-info

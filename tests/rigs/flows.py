@@ -93,7 +93,8 @@ class FlowRig:
         return {
             "PATH": f"{Path(side.python).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join(map(str, side.path)),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            # What is installed without bytecode (the Makefile) gets it from who imports it first.
+            "PYTHONDONTWRITEBYTECODE": os.environ.get("PYTHONDONTWRITEBYTECODE", ""),
             "HOME": str(self.home),
             "USER": "tester",
             "METAFLOW_USER": "tester",
