@@ -192,12 +192,6 @@ class PathExists(Conflict, FileExistsError):
     code = "path-exists"
 
 
-class PathIsDirectory(MfstoreError, IsADirectoryError):
-    """A path of a store's file system is a directory, and a file is wanted."""
-
-    code = "path-is-directory"
-
-
 class Unsupported(MfstoreError):
     """Needs a newer mfstore, an extra, or a backend that is not installed."""
 
@@ -275,6 +269,12 @@ class WrongArgument(MfstoreError, TypeError):
     """An argument is of a kind that the call cannot mean; the hint says what to write instead."""
 
     code = "wrong-argument"
+
+
+class PathIsDirectory(WrongArgument, IsADirectoryError):
+    """A path of a store's file system is a directory, and a file is wanted."""
+
+    code = "path-is-directory"
 
 
 class Unreadable(MfstoreError, OSError):

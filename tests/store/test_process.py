@@ -341,4 +341,4 @@ def test_the_error_tree():
     assert issubclass(e.NotSerializable, TypeError)
     assert issubclass(e.WrongArgument, TypeError)
     codes = [cls.code for cls in e.MfstoreError.__subclasses__() if cls.__module__ == e.__name__]
-    assert len(codes) == len(set(codes)) <= 15
+    assert len(codes) == len(set(codes)) <= 16
