@@ -17,6 +17,7 @@ from fsspec.spec import AbstractFileSystem
 from fsspec.utils import isfilelike
 
 from mfstore.errors import (
+    Conflict,
     MfstoreError,
     NotFound,
     PathExists,
@@ -49,6 +50,9 @@ READ_TOGETHER = 256 << 20
 PLAIN_SECONDS = 60.0
 """How long a path is known to be no bundle, so that what is written below it is not looked up each time: who makes it
 one meanwhile has named a bundle and a file below it, and both can be read."""
+
+Moved = list[tuple[str, str, Key]]
+"""Refs, what they are called now, and what they named."""
 
 _OPEN: WeakValueDictionary[Any, Store] = WeakValueDictionary()
 _OPENING = threading.Lock()
@@ -604,12 +608,18 @@ class StoreFileSystem(AbstractFileSystem):
     def rmdir(self, path: str) -> None:
         """Nothing: a directory goes with the last file in it."""
 
-    def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+    def cp_file(self, path1: str, path2: str, moved: Moved | None = None, **kwargs: Any) -> None:
         """Have a second name for what is at a path: no bytes are copied. Of a file in a bundle they are read; what is
-        stored of them already is not stored again."""
+        stored of them already is not stored again. To ``moved`` goes what was copied."""
         entry, target = self._look(path1), self._strip_protocol(path2)
-        if entry.key is None or (entry.kind == DIRECTORY and entry.member):
+        if entry.key is None or (entry.kind == DIRECTORY and entry.member and moved is None):
             return
+        if moved is not None:
+            if entry.ref != entry.path:
+                raise PathIsReadOnly(f"{entry.path!r} is no ref, and cannot be moved", key=entry.path)
+            moved.append((entry.path, target, entry.key))
+            if entry.path == target:
+                return
         if entry.member:
             self._require_file(entry)
         self.writable(target)
@@ -628,7 +638,7 @@ class StoreFileSystem(AbstractFileSystem):
             if entry is not None and (entry.kind == FILE or recursive) and not self.catalog.names(entry.path):
                 into = path2.endswith("/") or self.isdir(path2)
                 last = entry.path.rpartition("/")[2]
-                self.cp_file(entry.path, f"{self._strip_protocol(path2)}/{last}" if into else path2)
+                self.cp_file(entry.path, f"{self._strip_protocol(path2)}/{last}" if into else path2, **kwargs)
                 return
         if isinstance(path2, str):
             target = path2
@@ -649,16 +659,36 @@ class StoreFileSystem(AbstractFileSystem):
             if self._strip_protocol(path1) == self._strip_protocol(path2):
                 return
             entry = self._ref_at(path1)
-            if entry is not None and entry.ref != entry.path:
-                raise PathIsReadOnly(f"{entry.path!r} is no ref, and cannot be moved", key=entry.path)
             recursive = recursive or (entry is not None and entry.kind == DIRECTORY)
-        self.copy(path1, path2, recursive=recursive, maxdepth=maxdepth, on_error="raise")
-        self.rm(path1, recursive=recursive, maxdepth=maxdepth)
+        moved: Moved = []
+        self.copy(path1, path2, recursive=recursive, maxdepth=maxdepth, on_error="raise", moved=moved)
+        # What was copied, and nothing else: what matches a pattern by now may be another one, what has been written
+        # since is not in the copy, and where the copy is nothing was moved.
+        targets = {target for _, target, _ in moved}
+        old = [(ref, key) for ref, _, key in moved if ref not in targets]
+        side_by_side(self._remove_moved, old, self.store.backend)
+
+    def _remove_moved(self, one: tuple[str, Key]) -> None:
+        ref, key = one
+        if (found := self.store.refs.get(ref)) != key:
+            raise Conflict(f"ref {ref!r} changed while it was moved, and stays", expected=key, found=found)
+        self._remove(ref)
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
         """Remove refs, with their histories; with ``recursive`` all that are below a path. Bytes go when a collection
-        finds that nobody needs them."""
-        paths = self.expand_path(path, recursive=recursive, maxdepth=maxdepth, inside=False)
+        finds that nobody needs them.
+
+        Of the root it is refused: an empty variable is one. All that is in it can be named: ``fs.rm("*",
+        recursive=True)``.
+        """
+        if recursive and any(self._strip_protocol(one) == "" for one in (path if isinstance(path, list) else [path])):
+            raise PathIsReadOnly(
+                "it would remove every ref of the store, with its history", backend=self.store.backend.url,
+                hint="If that is meant: fs.rm('*', recursive=True)",
+            )  # fmt: skip
+        self._remove_all(self.expand_path(path, recursive=recursive, maxdepth=maxdepth, inside=False), recursive)
+
+    def _remove_all(self, paths: Sequence[str], recursive: bool) -> None:
         looked = zip(paths, self.catalog.look(paths), strict=True)
         entries = [self._there(name, found) for name, found in looked]
         for entry in entries:
@@ -670,8 +700,8 @@ class StoreFileSystem(AbstractFileSystem):
         side_by_side(self._remove, [entry.ref for entry in entries if entry.ref is not None], self.store.backend)
 
     def rm_file(self, path: str) -> None:
-        """Remove a ref, with its history."""
-        self.rm([path])
+        """Remove the ref that is called so, with its history."""
+        self._remove_all([self._strip_protocol(path)], recursive=False)
 
     def _remove(self, ref: str) -> None:
         try:

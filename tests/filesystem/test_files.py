@@ -406,6 +406,57 @@ def test_copies_and_moves_are_of_names(fs):
     assert fs.exists("single") and not fs.exists("x")
 
 
+MOVES = {
+    "onto itself": ("d/x", "d/", ["d/x", "d/y"]),
+    "onto themselves": ("d/*", "d/", ["d/x", "d/y"]),
+    "lists": (["d/x"], ["d/x"], ["d/x", "d/y"]),
+    "a name that could be a pattern": ("*", "z", ["d/x", "d/y", "e", "z"]),
+    "into itself": ("d", "d/sub", ["d/sub/x", "d/sub/y"]),
+    "the root into itself": ("", "sub", ["sub/*", "sub/d/x", "sub/d/y", "sub/e"]),
+}
+
+
+@pytest.mark.parametrize("case", MOVES)
+def test_a_move_loses_nothing(fs, case):
+    source, target, left = MOVES[case]
+    fs.pipe({"d/x": b"x", "d/y": b"y"})
+    if "*" in "".join(left) or source == "*":
+        fs.pipe({"*": b"*", "e": b"e"})
+    before = sorted(fs.cat(["d/x", "d/y"]).values())
+    fs.mv(source, target, recursive=source in ("d", ""))
+    assert fs.find("") == left
+    assert sorted(fs.cat_file(name) for name in left if name[-2:] in ("/x", "/y")) == before
+
+
+def test_what_is_written_during_a_move_stays(fs, monkeypatch):
+    fs.pipe("a", b"old")
+    copy = fs.copy
+
+    def copied(*args, **options):
+        copy(*args, **options)
+        fs.pipe("a", b"new")
+
+    monkeypatch.setattr(fs, "copy", copied)
+    with pytest.raises(Conflict):
+        fs.mv("a", "b")
+    assert fs.cat(["a", "b"]) == {"a": b"new", "b": b"old"}
+    with pytest.raises(PathIsReadOnly):
+        fs.mv(["a@1"], ["c"])
+    assert fs.find("") == ["a", "b"]
+
+
+def test_names_that_could_be_patterns_are_removed_alone(fs):
+    fs.pipe({"a*": b"", "ab": b"", "c": b""})
+    fs.rm_file("a*")
+    assert fs.find("") == ["ab", "c"]
+    for root in ("", "/", ["c", ""]):
+        with pytest.raises(PathIsReadOnly, match="every ref"):
+            fs.rm(root, recursive=True)
+    assert fs.find("") == ["ab", "c"]
+    fs.rm("*", recursive=True)
+    assert fs.find("") == []
+
+
 def test_removing(fs):
     fs.pipe({"a/b": b"1", "a/c": b"2", "d": b"3"})
     fs.store.save({"x": 1}, ref="a/bundle")
