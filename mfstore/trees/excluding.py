@@ -39,21 +39,26 @@ def _matcher(pattern: str) -> tuple[Callable[[str], object], bool]:
 
 def _part(pattern: str) -> str:
     """One name of a path: what fnmatch makes of it, without its end, and no slash matches."""
-    text = translate(pattern).removeprefix("(?s:").removesuffix(r")\Z")
+    text = translate(pattern).removeprefix("(?s:")[: -len(r")\Z")]  # \z from Python 3.14 on
     return f"(?!/)(?:{_without_slashes(text)})"
 
 
 def _without_slashes(text: str) -> str:
-    """``*`` and ``?`` of fnmatch's expression match no slash."""
-    found, at, inside = [], 0, False
+    """``*``, ``?`` and ``[!a]`` of fnmatch's expression match no slash."""
+    found, at, inside = [], 0, 0  # of a set in brackets: where it may end at the earliest
     while at < len(text):
         char = text[at]
         if char == "\\":
             found.append(text[at : at + 2])
             at += 2
             continue
-        if char in "[]":
-            inside = char == "["
-        found.append("[^/]" if char == "." and not inside else char)
+        if inside:
+            found.append(char)
+            inside = 0 if char == "]" and at >= inside else inside
+        elif char == "[":
+            found.append("(?!/)[")
+            inside = at + 2 + (text[at + 1] == "^")
+        else:
+            found.append("[^/]" if char == "." else char)
         at += 1
     return "".join(found)

@@ -1,8 +1,11 @@
 """Patterns of what is left out of a tree."""
 
+from fnmatch import translate
+
 import pytest
 
 from mfstore.errors import InvalidKey
+from mfstore.trees import excluding
 from mfstore.trees.excluding import excludes
 
 
@@ -21,6 +24,11 @@ from mfstore.trees.excluding import excludes
         ("[ab].txt", ["a.txt", "b.txt"], ["c.txt"]),
         ("[!ab].txt", ["c.txt"], ["a.txt", "b.txt"]),
         ("[.]x", [".x"], ["ax"]),
+        ("a[!b]c", ["axc"], ["a/c", "abc"]),
+        ("x/a[!b]c", ["x/axc"], ["x/a/c"]),
+        ("[].]x", [".x", "]x"], ["ax"]),
+        ("[!].]x", ["ax"], [".x", "]x", "/x"]),
+        ("[a[.]x", ["[x", ".x", "ax"], ["bx"]),
         ("a.b", ["a.b"], ["axb"]),
         ("*\n*", ["a\nb"], ["ab"]),
     ],
@@ -29,6 +37,13 @@ def test_patterns(pattern, out, stay):
     excluded = excludes(pattern)
     assert [path for path in out if not excluded(path, True)] == []
     assert [path for path in stay if excluded(path, True)] == []
+
+
+def test_an_expression_ends_as_the_newest_python_ends_it(monkeypatch):
+    monkeypatch.setattr(excluding, "translate", lambda pattern: translate(pattern)[:-1] + "z")
+    excluded = excludes("*.pyc")
+    assert excluded("x/a.pyc", False)
+    assert not excluded("a.pyc.txt", False)
 
 
 def test_a_slash_at_the_end_is_of_directories_alone():
