@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mfstore.errors import Unreadable
+from mfstore.errors import Refused, Unreadable
 from mfstore.format.manifest import LONGEST, Omitted, path_text
 from mfstore.host.beneath import open_beneath
 from mfstore.records import NamedTuple
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     """Is told of a path that cannot be read, why, and what the system said; it may raise."""
 
 READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+CUT = LONGEST - len("…".encode())
+"""Bytes that a manifest, which has no room for more, tells of the path of what is left out for its length."""
 SPECIAL = {
     stat.S_IFSOCK: "socket", stat.S_IFIFO: "fifo", stat.S_IFCHR: "device", stat.S_IFBLK: "device",
 }  # fmt: skip
@@ -69,7 +71,10 @@ def reason_of(error: OSError) -> str:
 def scan(root: int, excluded: Excludes, omit: Omit, itself: tuple[int, int] | None) -> Scan:
     """Walk an open directory. ``itself``: device and inode of the store's own directory, which is never part of a
     tree in it."""
-    found = Scan([FoundDirectory(b"", os.fstat(root))], [], [], [])
+    top = os.fstat(root)
+    if (top.st_dev, top.st_ino) == itself:
+        raise Refused("a store does not store its own directory", hint="mfstore copy makes a copy of a store")
+    found = Scan([FoundDirectory(b"", top)], [], [], [])
     waiting = [b""]
     while waiting:
         above = waiting.pop()
@@ -119,7 +124,7 @@ def _take(
     if excluded(path_text(path), is_directory):
         return False
     if len(path) > LONGEST:
-        omit(path, "path too long", None)
+        omit(path[:CUT].rstrip(b"/") + "…".encode(), "path too long", None)
     elif is_directory and (status.st_dev, status.st_ino) == itself:
         found.special.append(Omitted(path_text(path), "the store itself"))
     elif is_directory:

@@ -172,6 +172,23 @@ def test_a_store_inside_of_what_it_stores_is_left_out(source):
         with pytest.warns(MfstoreWarning, match="the store itself"):
             key = store.put_tree(source)
         assert "store" not in store.tree(key)
+        with pytest.raises(Refused, match="its own directory"):
+            store.put_tree(source / "store")
+
+
+def test_a_path_longer_than_a_manifest_tells_is_named_or_left_out(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("mfstore.trees.scanning.LONGEST", 20)
+    monkeypatch.setattr("mfstore.trees.scanning.CUT", 17)
+    deep = tmp_path / "source" / "0123456789"
+    deep.mkdir(parents=True)
+    for name in ("ok", "more than fits", "more than fits in"):
+        (deep / name).touch()
+    with pytest.raises(Unreadable, match="path too long"):
+        store.put_tree(tmp_path / "source")
+    with pytest.warns(MfstoreWarning, match="path too long"):
+        tree = store.tree(store.put_tree(tmp_path / "source", on_error="omit"))
+    assert tree.omitted == (("0123456789/more t…", "path too long"),)
+    assert [entry.path for entry in tree] == ["0123456789", "0123456789/ok"]
 
 
 def test_what_cannot_be_read_is_named_or_left_out(store, source, monkeypatch):
