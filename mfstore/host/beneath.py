@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
 
 from mfstore._core.descriptor import OPENS_PLAINLY, Descriptor
 
@@ -22,7 +21,14 @@ def open_beneath(directory: int, path: bytes, flags: int, mode: int = 0o600) -> 
     if OPENS_PLAINLY and len(path) <= LONGEST:
         return Descriptor.plain(path, flags, mode, dir_fd=directory)
     *above, name = path.split(b"/")
-    with ExitStack() as opened:
+    last: Descriptor | None = None
+    try:
         for part in above:
-            directory = opened.enter_context(Descriptor(part, STEP, dir_fd=directory))
+            step = Descriptor(part, STEP, dir_fd=directory)
+            if last is not None:  # a path has thousands of steps, a process a thousand descriptors
+                last.close()
+            last, directory = step, step.fd
         return Descriptor(name, flags, mode, dir_fd=directory)
+    finally:
+        if last is not None:
+            last.close()

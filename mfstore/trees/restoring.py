@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,6 +42,9 @@ NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL
 FILE_MODE = 0o777
 """What is restored of the mode of a file. That it runs as its owner was another owner's to say."""
 DIRECTORY_MODE = 0o1777
+BEGUN_MODE = 0o1700
+"""Of a directory until all in it is written. Nobody else comes in; and by the sticky bit, which means nothing to its
+owner alone, "keep" knows one that an interrupted restore has left."""
 LOOK = "existing='keep' leaves what is there, existing='replace' replaces files of the same names"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -215,17 +217,17 @@ class Destination:
         return ours
 
     def _make_directory(self, path: bytes) -> bool:
-        """Whether it was not there."""
+        """Whether it was not there, or was left unfinished."""
         directory, name = self._above(path)
         try:
-            os.mkdir(name, 0o700, dir_fd=directory)
+            os.mkdir(name, BEGUN_MODE, dir_fd=directory)
         except FileExistsError:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if (collision := self._collides(status, path)) is not None:
                 raise collision from None
             if not stat.S_ISDIR(status.st_mode):
                 raise self._refused("something else is where a directory is to be", path) from None
-            return False
+            return status.st_mode & DIRECTORY_MODE == BEGUN_MODE and status.st_uid == os.geteuid()
         self._note(os.stat(name, dir_fd=directory, follow_symlinks=False))
         return True
 
@@ -442,7 +444,10 @@ def _restore_new(tree: Tree, target: Path, places: Sequence[Placed], block: int)
     """Under another name beside it, until all is there."""
     with _opened(target.parent) as parent:
         name = temporary_name()
-        os.mkdir(name, 0o700, dir_fd=parent)
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(target)) from error
         try:
             with open_beneath(parent, name, OPEN_DIRECTORY) as root:
                 _restore_into(tree, root, places, "refuse", True, str(target), block)
@@ -455,8 +460,28 @@ def _restore_new(tree: Tree, target: Path, places: Sequence[Placed], block: int)
                 raise
         except BaseException:
             with suppress(OSError):
-                shutil.rmtree(os.fsdecode(name), dir_fd=parent)
+                _remove(parent, name)
             raise
+
+
+def _remove(parent: int, name: bytes) -> None:
+    """A directory with all that is in it, however deep: shutil.rmtree keeps a descriptor and a frame for each level."""
+    found = [name]
+    for path in found:
+        with open_beneath(parent, path, OPEN_DIRECTORY) as fd:
+            with suppress(OSError):
+                os.fchmod(fd, 0o700)
+            with os.scandir(fd) as listing:
+                entries = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in listing]
+            for one, is_directory in entries:
+                if is_directory:
+                    found.append(path + b"/" + one)
+                else:
+                    os.unlink(one, dir_fd=fd)
+    for path in reversed(found):
+        above, _, one = path.rpartition(b"/")
+        with open_beneath(parent, above, OPEN_DIRECTORY) as fd:
+            os.rmdir(one, dir_fd=fd)
 
 
 def _restore_into(

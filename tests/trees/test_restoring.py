@@ -9,6 +9,7 @@ import stat
 import pytest
 
 import mfstore
+from mfstore._core.descriptor import Descriptor
 from mfstore.errors import CorruptObject, MfstoreError, OutOfSpace, Refused
 from mfstore.format.manifest import TreeEntry, encode
 from mfstore.format.recipes import ONE, TREE
@@ -54,6 +55,53 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(store, key, tmp_path):
     store.get_tree(key, to, existing="replace")
     assert (to / "d" / "b").read_bytes() == NEW + b"d/b" and (to / "other").read_bytes() == OLD
     assert stat.S_IMODE((to / "d").stat().st_mode) == 0o755
+
+
+def test_directories_of_an_interrupted_restore_become_as_stored(store, key, tmp_path, monkeypatch):
+    to = tmp_path / "to"
+    to.mkdir()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restoring.Destination, "finish_directories", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.get_tree(key, to)
+    (to / "d" / "e").chmod(0o711)  # somebody else's by now
+    store.get_tree(key, to, existing="keep")
+    assert stat.S_IMODE((to / "d").stat().st_mode) == 0o755
+    assert (to / "d").stat().st_mtime_ns == store.tree(key).entry("d").mtime_ns
+    assert stat.S_IMODE((to / "d" / "e").stat().st_mode) == 0o711
+
+
+def test_a_path_longer_than_a_call_takes_needs_few_descriptors(store, tmp_path, monkeypatch):
+    """In, out, and away again after an error."""
+    levels, kept, most = 120, [], 0
+
+    class Counted(Descriptor):
+        def __init__(self, *arguments, **options):
+            nonlocal most
+            super().__init__(*arguments, **options)
+            kept[:] = [*(one for one in kept if one.fd >= 0), self]
+            most = max(most, len(kept))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mfstore.host.beneath.Descriptor", Counted)
+    monkeypatch.setattr("mfstore.host.beneath.LONGEST", 20)
+    deepest = tmp_path.joinpath("source", *"d" * levels)
+    deepest.mkdir(parents=True)
+    (deepest / "file").write_bytes(OLD)
+    key = store.put_tree(tmp_path / "source")
+    store.get_tree(key, tmp_path / "to")
+    assert tmp_path.joinpath("to", *"d" * levels, "file").read_bytes() == OLD
+    monkeypatch.setattr(restoring.Destination, "finish_directories", full)
+    with pytest.raises(OutOfSpace):
+        store.get_tree(key, tmp_path / "again")
+    assert sorted(os.listdir(tmp_path)) == ["source", "store", "to"]
+    assert most <= restoring.DIRECTORIES + 4
 
 
 @pytest.mark.parametrize("existing", ["keep", "replace"])
