@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from mfstore.errors import InvalidKey
+from mfstore.host.permissions import make_private
 from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
@@ -33,8 +35,10 @@ SHARD = 64
 """Entries of each of 256 directories; the older half goes when there are more: 16 000 entries, at most 256 MB."""
 INDEX_LARGEST, INDEX_SHARD = 1 << 20, 2
 """The same of parts of an index: its root takes 430 kB, so 220 MB."""
-METAFLOW, INDEX = "metaflow", "index"
-"""Where small objects lie below the directory of the cache."""
+METAFLOW, INDEX, CONTENTS = "metaflow", "index", "contents"
+"""Where small objects, and contents of artifacts, lie below the directory of the cache."""
+_SMALL = re.compile(r"[0-9a-f]{2}/([0-9a-f]{62}|\.[0-9a-f]{62}\.lock|\.[0-9]+-[0-9a-f]{12})")
+"""Names of small objects, of their locks and of files that become one. Nothing else is ever removed."""
 PATIENCE = 5.0
 """Seconds that a process waits for another one that reads the same. A slow request takes one."""
 
@@ -73,7 +77,7 @@ class HostCache:
         path = self._path(name)
         temporary = path.with_name(f".{os.getpid()}-{os.urandom(6).hex()}")
         with suppress(OSError):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(str(path.parent))
             self._make_room(path.parent)
             try:
                 temporary.write_bytes(_digest(name, data) + data)
@@ -107,7 +111,7 @@ class HostCache:
         path = self._path(name)
         path = path.with_name(f".{path.name}.lock")
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(str(path.parent))
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
             yield
@@ -185,6 +189,8 @@ class Cache(NamedTuple):
     def _small(self) -> Iterator[tuple[Path, os.stat_result]]:
         for part in (METAFLOW, INDEX):
             for path in (self.root / part).glob("*/*"):
+                if not _SMALL.fullmatch("/".join(path.parts[-2:])):
+                    continue
                 with suppress(OSError):
                     info = path.lstat()
                     if stat.S_ISREG(info.st_mode):
@@ -197,7 +203,7 @@ def open_cache(setting: str | None, limit: int) -> Cache | None:
     from mfstore.host.ranges import RangeCache
 
     path = _directory(setting)
-    return None if path is None else Cache(path, RangeCache(path, limit))
+    return None if path is None else Cache(path, RangeCache(path / CONTENTS, limit))
 
 
 def _directory(setting: str | None) -> Path | None:
@@ -217,4 +223,9 @@ def _directory(setting: str | None) -> Path | None:
                 found=f"{setting} with mode {stat.filemode(status.st_mode)}", hint=f"chmod 700 {setting}",
             )  # fmt: skip
         return None
+    if setting and (path / "mfstore.json").exists():
+        raise InvalidKey(
+            "cache or MFSTORE_CACHE is a directory of its own, from which files are removed",
+            found=f"{setting}, where a store is", hint=f"mkdir -m 700 {setting}-cache, or any other place",
+        )  # fmt: skip
     return path

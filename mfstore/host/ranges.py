@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
 import struct
 import threading
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 from mfstore._core.memory import FileMap, FreshBytes
 from mfstore.host.file_systems import on_network
 from mfstore.host.forks import anew_in_children
+from mfstore.host.permissions import make_private
 from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
@@ -51,7 +53,10 @@ KINDS = ("packs", "recipes")
 """Directories of entries. What else lies beside them is not this module's."""
 LOCKS, ROOM_LOCK, COUNTS = "locks", ".room", ".counts"
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_LOCK = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_OURS = re.compile(r"[0-9]+-[0-9]+|\.[0-9]+-[0-9a-f]{16}")
+"""Names of entries, and of files that become one. Nothing else is ever removed."""
 _COUNTS = struct.Struct("<QQQ")
 
 
@@ -251,6 +256,8 @@ class RangeCache:
     def maps_safely(self) -> bool:
         """Whether no other machine changes files under a map."""
         if self._maps_safely is None:
+            if not self.root.exists():
+                return False  # nothing to map, and no telling
             self._maps_safely = not on_network(str(self.root))
         return self._maps_safely
 
@@ -331,13 +338,13 @@ class RangeCache:
         kept = []
         now = time.time()
         for file in files:
-            if file.whole or now - file.used < LEFTOVER_SECONDS or not _removed(file.path):
+            if file.whole or abs(now - file.used) <= LEFTOVER_SECONDS or not _removed(file.path):
                 kept.append(file)
-        locks: list[_Found] = []
-        _scan(f"{self.root}/{LOCKS}", locks)
-        for lock in locks:
-            if now - lock.used > LEFTOVER_SECONDS:
-                _removed(lock.path)
+        with suppress(OSError), os.scandir(f"{self.root}/{LOCKS}") as locks:
+            for lock in locks:
+                with suppress(OSError):
+                    if abs(now - lock.stat(follow_symlinks=False).st_mtime) > LEFTOVER_SECONDS:
+                        os.unlink(lock.path)  # noqa: PTH108
         return kept
 
     # ---- for people ---------------------------------------------------------------------
@@ -366,7 +373,7 @@ class RangeCache:
             self.served += served
         with suppress(OSError):
             path = self.root / COUNTS
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            descriptor = os.open(path, _LOCK, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 before = _counts_of(os.pread(descriptor, _COUNTS.size, 0))
@@ -389,7 +396,7 @@ class RangeCache:
         or dead, or late."""
         path = f"{self.root}/{LOCKS}/{token}"
         try:
-            descriptor = _create(f"{self.root}/{LOCKS}", path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = _create(f"{self.root}/{LOCKS}", path, _LOCK)
         except OSError:
             yield Turn(None)
             return
@@ -433,7 +440,7 @@ def _create(directory: str, path: str, flags: int = _NEW) -> int:
     try:
         return os.open(path, flags, 0o600)
     except FileNotFoundError:
-        os.makedirs(directory, 0o700, exist_ok=True)  # noqa: PTH103
+        make_private(directory)
         return os.open(path, flags, 0o600)
 
 
@@ -452,14 +459,14 @@ def _entries(directory: str) -> list[tuple[int, int, str]]:
 
 
 def _scan(directory: str, found: list[_Found]) -> None:
-    """Every file below a directory. What is no file or directory is left alone."""
+    """Every file below a directory that has a name as entries have. What else is there is left alone."""
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
                 with suppress(OSError):
                     if entry.is_dir(follow_symlinks=False):
                         _scan(entry.path, found)
-                    elif entry.is_file(follow_symlinks=False):
+                    elif _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                         info = entry.stat(follow_symlinks=False)
                         found.append(_Found(info.st_mtime, info.st_size, entry.path, not entry.name.startswith(".")))
     except OSError:
@@ -493,7 +500,7 @@ def _try_lock(descriptor: int) -> bool:
 @contextmanager
 def _locked(path: str, patience: float) -> Iterator[bool]:
     """Whether nobody else is in here. OSError where nothing may be written."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = _create(os.path.dirname(path), path, _LOCK)  # noqa: PTH120
     try:
         end = time.monotonic() + patience
         while not (mine := _try_lock(descriptor)) and time.monotonic() < end:

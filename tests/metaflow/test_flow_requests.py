@@ -82,7 +82,7 @@ def test_siblings_on_one_host_fetch_what_they_share_once(s3_rig, proxy, tmp_path
     s3_rig(made.url).run("siblings.py", side=PACKED, METAFLOW_MFSTORE_CACHE=str(cache))
     packs = [one for one in made.log if one.method == "GET" and "/packs/" in one.path]
     assert 3_000_000 <= sum(one.response_bytes for one in packs) < 4_000_000, packs
-    assert [path for path in (cache / "packs").rglob("*") if path.is_file()]
+    assert [path for path in (cache / "contents" / "packs").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("side", [MFSTORE, PACKED], ids=["default", "packed"])

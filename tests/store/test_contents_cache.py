@@ -3,6 +3,7 @@
 import os
 import pickle
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -56,7 +57,7 @@ def reading(stored, cache):
 
 
 def entries(cache):
-    return sorted(path for path in (cache / "packs").rglob("*") if path.is_file())
+    return sorted(path for path in (cache / "contents" / "packs").rglob("*") if path.is_file())
 
 
 def same(found, expected):
@@ -167,7 +168,7 @@ def test_counts_are_of_the_handle_and_of_the_host(far, cache):
     assert (metrics.cached_reads, metrics.fetched_reads, metrics.cached_bytes) == (1, 0, ARRAY.nbytes)
     assert f'mfstore_cache_read_bytes_total{{store="{store.url}"}} {ARRAY.nbytes}' in metrics.prometheus()
     assert "1 of 1 read" in str(metrics)
-    usage = RangeCache(cache, 1 << 40).usage()
+    usage = RangeCache(cache / "contents", 1 << 40).usage()
     assert usage.hits == 1 and usage.misses >= 1 and usage.served == metrics.cached_bytes
     assert usage.entries == len(entries(cache)) and usage.size >= ARRAY.nbytes and usage.unfinished == 0
 
@@ -293,7 +294,7 @@ def test_whatever_becomes_of_an_entry_it_costs_a_read(reading, stored, cache, da
 def test_recipes_that_are_damaged_are_read(far, cache):
     far().put(ARRAY, "one")
     far().get("one")
-    for path in (cache / "recipes").rglob("0-*"):
+    for path in (cache / "contents" / "recipes").rglob("0-*"):
         flip(path)
     store = far()
     assert same(store.get("one"), ARRAY)
@@ -326,6 +327,47 @@ def test_a_directory_that_others_may_use_is_refused(tmp_path):
             mfstore.open("s3://nobody/asks", cache=bad)
 
 
+def test_a_directory_that_was_removed_is_this_users_alone_again(far, cache):
+    store = far()
+    shutil.rmtree(cache)
+    store.get(store.put(ARRAY))
+    assert entries(cache)
+    assert {path.stat().st_mode & 0o777 for path in [cache, *cache.rglob("*")] if path.is_dir()} == {0o700}
+    assert host_cache.open_cache(str(cache), 0) is not None
+
+
+def test_a_place_is_the_same_wherever_a_program_goes(far, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = far(cache="kept")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    store.get(store.put(ARRAY))
+    assert entries(tmp_path / "kept") and not list((tmp_path / "other").iterdir())
+
+
+def test_what_is_not_of_a_cache_is_never_removed(far, cache, tmp_path):
+    """By somebody who names a wrong directory."""
+    names = [
+        "packs/ab/0-9", "recipes/soup/2020-2021", "metaflow/plugins/__init__.py", "index/a/b", "contents/packs/ab/notes",
+        "contents/page.html",
+    ]  # fmt: skip
+    for name in names:
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).touch()
+    store = far(limit=2_000_000)
+    for number in range(3):
+        store.get(store.put(ARRAY ^ number))
+    host_cache.open_cache(str(cache), 0).clear()
+    assert sorted(str(path.relative_to(cache)) for path in cache.rglob("*") if path.is_file()) == sorted(
+        [*names, "contents/.room"]
+    )
+    own = tmp_path / "store"
+    own.mkdir(mode=0o700)
+    mfstore.open(own).put(1)
+    with pytest.raises(InvalidKey, match="where a store is"):
+        host_cache.open_cache(str(own), 0)
+
+
 def test_home_is_where_a_shell_has_it(far, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     store = far(cache="~/kept")
@@ -342,7 +384,7 @@ def test_a_cache_that_cannot_be_used_costs_nothing_but_speed(far, cache, tmp_pat
         (tmp_path / "file").touch()
         more["cache"] = tmp_path / "file" / "cache"
     elif broken == "a file in its way":
-        (cache / "packs").touch()
+        (cache / "contents").touch()
     elif broken == "no room":
         more["limit"] = 100_000
     else:
@@ -386,11 +428,11 @@ def test_a_failure_of_any_call_costs_nothing_but_speed(reading, stored, cache, m
             failing = Failing(number, following)
             with monkeypatch.context() as patch:
                 patch.setattr(os, call, failing)
-                RangeCache(cache, 0).clear()
+                RangeCache(cache / "contents", 0).clear()
                 assert same(far().get(key), ARRAY)
                 assert same(far().get(key), ARRAY)
             assert same(far().get(key), ARRAY)
-            assert RangeCache(cache, 0).usage().unfinished == 0 or call in ("open", "rename")
+            assert RangeCache(cache / "contents", 0).usage().unfinished == 0 or call in ("open", "rename")
             if failing.calls < number or number == 12:
                 break
 
@@ -413,7 +455,7 @@ def test_a_full_disk_costs_nothing_but_speed(reading, stored, cache, monkeypatch
             store = reading()
             assert same(store.get(stored[1]), ARRAY)
             assert store.backend.since()["packs"] >= 1
-        assert RangeCache(cache, 1 << 30).usage()[:2] == (0, 0)
+        assert RangeCache(cache / "contents", 1 << 30).usage()[:2] == (0, 0)
         assert reading().get(stored[2]) == TEXTS
         store = reading()
         assert store.get(stored[2]) == TEXTS
@@ -426,7 +468,7 @@ def test_a_full_disk_costs_nothing_but_speed(reading, stored, cache, monkeypatch
 
 def test_a_part_of_the_disk_stays_free(cache, monkeypatch):
     monkeypatch.setattr(ranges, "FREE_SHARE", 1)  # all of it
-    held = RangeCache(cache, 1 << 30)
+    held = RangeCache(cache / "contents", 1 << 30)
     assert held.add([("packs/aa", 0, 1000, 1)]) == [None]
 
 
@@ -448,7 +490,7 @@ def test_what_was_used_longest_ago_goes_first(far, cache):
                 os.utime(path, (1e9 + number, 1e9 + number))
     far(limit=limit).get(keys[0])  # now it is not the oldest
     far(limit=limit).get(keys[3])
-    assert RangeCache(cache, limit).usage().size <= limit
+    assert RangeCache(cache / "contents", limit).usage().size <= limit
     second = far(limit=limit)
     second.get(keys[0])
     second.get(keys[3])
@@ -465,7 +507,7 @@ def test_a_time_is_written_once_an_hour_at_most(far, cache):
 
 
 def test_who_reads_has_it_to_the_end(cache):
-    held = RangeCache(cache, 1 << 30)
+    held = RangeCache(cache / "contents", 1 << 30)
     (new,) = held.add([("packs/aa", 100, 1100, 1)])
     new.write(100, bytes(range(250)) * 4)
     with held.find("packs/aa", 200, 300) as kept:
@@ -476,7 +518,7 @@ def test_who_reads_has_it_to_the_end(cache):
 
 
 def test_an_entry_takes_the_place_of_those_in_it(cache):
-    held = RangeCache(cache, 1 << 30)
+    held = RangeCache(cache / "contents", 1 << 30)
     for start, end in [(0, 10), (5, 25), (20, 30), (0, 20)]:
         (new,) = held.add([("packs/aa", start, end, 1)])
         new.write(start, bytes(range(start, end)))
@@ -486,11 +528,11 @@ def test_an_entry_takes_the_place_of_those_in_it(cache):
 
 
 def test_what_a_killed_process_left_goes(cache, monkeypatch):
-    held = RangeCache(cache, 1 << 30)
+    held = RangeCache(cache / "contents", 1 << 30)
     held.add([("packs/aa", 0, 1000, 2)])[0].write(0, b"half")
     assert held.usage().unfinished == 1
     monkeypatch.setattr(ranges, "LEFTOVER_SECONDS", -1.0)
-    RangeCache(cache, 1 << 30).add([("packs/bb", 0, 1000, 1)])[0].write(0, bytes(1000))
+    RangeCache(cache / "contents", 1 << 30).add([("packs/bb", 0, 1000, 1)])[0].write(0, bytes(1000))
     assert held.usage()[:2] == (1, 1000)
 
 
@@ -526,7 +568,7 @@ def test_who_waits_for_one_that_hangs_fetches_too(far, cache, monkeypatch):
 
     monkeypatch.setattr(store.backend, "get_range", hanging)
     assert same(store.get(key), ARRAY)
-    assert not list((cache / "locks").iterdir())
+    assert not list((cache / "contents" / "locks").iterdir())
 
 
 def test_handles_pickle_and_fork(far):
@@ -557,7 +599,7 @@ def dying(name):
                 os.kill(os.getpid(), signal.SIGKILL)
         return original(*arguments, **more)
     setattr(os, name, call)
-for name in ("open", "truncate", "pwrite", "rename", "close", "unlink", "makedirs"):
+for name in ("open", "truncate", "pwrite", "rename", "close", "unlink"):
     dying(name)
 with cache.alone("token"):
     (new,) = cache.add([("packs/aa", 0, 8, 2)])
@@ -573,13 +615,13 @@ def test_a_process_that_is_killed_leaves_no_half_of_an_entry(cache):
     for left in range(40):
         child = os.fork()
         if not child:
-            sys.argv = ["-", ".", str(cache), str(left)]
+            sys.argv = ["-", ".", str(cache / "contents"), str(left)]
             try:
                 exec(code, {})
             finally:
                 os._exit(0)
         status = os.waitpid(child, 0)[1]
-        held = RangeCache(cache, 1 << 30)
+        held = RangeCache(cache / "contents", 1 << 30)
         kept = held.find("packs/aa", 0, 8)
         states.add(kept is not None)
         if kept is not None:
