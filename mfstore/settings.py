@@ -256,7 +256,7 @@ def resolve(
         expire_days=said.number("expire_days", "MFSTORE_EXPIRE_DAYS", expire_days, 0, 0, 36500) or None,
         map=said.flag("MFSTORE_MAP", map, None),
         delta=said.flag("MFSTORE_DELTA", delta, True),
-        cache=said.text("MFSTORE_CACHE") if cache is None else cache,
+        cache=_one_place(said.text("MFSTORE_CACHE") if cache is None else cache),
         cache_size=said.number("cache_size", "MFSTORE_CACHE_SIZE", cache_size, CACHE_BYTES, 0, 1 << 60),
         compress=said.choice("compress", "MFSTORE_COMPRESS", _compression(compress), "balanced", COMPRESSIONS),
         record=said.flag("MFSTORE_RECORD", record, True),
@@ -365,6 +365,11 @@ def _safe(given: bool | Allow | None, said: tuple[str, Any] | None) -> Allow | N
     return allowed_by(str(value), source)
 
 
+def _one_place(directory: str | None) -> str | None:
+    """A directory, wherever this process goes later. ``~`` is left to who opens it."""
+    return os.path.abspath(directory) if directory and not directory.startswith("~") else directory  # noqa: PTH100
+
+
 class MetaflowKnobs(NamedTuple):
     """Settings of Metaflow's datastore on mfstore."""
 
@@ -399,7 +404,7 @@ def resolve_metaflow(
         verify=said.flag("MFSTORE_VERIFY", None, True),
         fsync=said.choice("fsync", "MFSTORE_FSYNC", None, "none", FSYNC_POLICIES),
         profile=said.choice("METAFLOW_MFSTORE_PROFILE", "", FORMER_PROFILES.get(profile, profile), "", PROFILES),
-        cache=said.text("MFSTORE_CACHE") if cache is None else cache,
+        cache=_one_place(said.text("MFSTORE_CACHE") if cache is None else cache),
         safe=_safe(None, ("METAFLOW_MFSTORE_SAFE", safe) if safe else said.find("MFSTORE_SAFE")),
     )
 
