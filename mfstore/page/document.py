@@ -19,8 +19,10 @@ LONGEST_TEXT = 4000
 LONGEST_NAME = 1000
 LONGEST_CELL = 400
 """Letters of a side of a comparison."""
+LARGEST = (1 << 53) - 1
+"""What a number in a browser counts up to."""
 GROUPS = 2000
-"""Groups of bytes that are told by name, the largest; the others together."""
+"""Groups of bytes that are told by name, the largest; the others by what their names begin with."""
 
 
 class Cut(NamedTuple):
@@ -195,16 +197,30 @@ def _parts(parts: Sequence[Part], texts: _Texts) -> dict[str, list[int]]:
 
 def _space(space: Space) -> dict[str, Any]:
     shown = space.groups[:GROUPS]
-    rest: Iterable[tuple[str, int, int]] = space.groups[GROUPS:]
+    rest = _rest(space.groups[GROUPS:])
     return {
         "by": space.by, "own": space.own, "shared": space.shared, "unheld": space.unheld,
         "name": [cut_text(name, LONGEST_NAME) for name, _, _ in shown],
         "owns": [own for _, own, _ in shown],
         "shares": [shared for _, _, shared in shown],
-        "rest": [len(space.groups) - len(shown), sum(own for _, own, _ in rest)],
+        "rest": [[cut_text(name, LONGEST_NAME), number, own] for name, number, own in rest],
     }  # fmt: skip
 
 
+def _rest(groups: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    """Number and own bytes of groups by what stands before the last slash of their names; of the smallest that are too
+    many, by nothing."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, own, _ in groups:
+        before = "" if name.startswith("(") else name.rpartition("/")[0]
+        number, sum_ = found.get(before, (0, 0))
+        found[before] = number + 1, sum_ + own
+    rows = sorted(((name, *sums) for name, sums in found.items()), key=lambda row: -row[2])
+    many = rows[GROUPS:]
+    told = [("", sum(number for _, number, _ in many), sum(own for _, _, own in many))] if many else []
+    return rows[:GROUPS] + told
+
+
 def _whole(number: float | None) -> int:
-    """-1: not known."""
-    return -1 if number is None else round(number)
+    """-1: not known. What no program counts exactly is as much as one does: it may be what somebody has made up."""
+    return -1 if number is None else round(max(-LARGEST, min(LARGEST, number)))

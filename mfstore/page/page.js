@@ -117,13 +117,30 @@
   // ---- where one is: in the address, so that it can be sent to others
 
   const place = () => new URLSearchParams(location.hash.slice(1));
-  function go(changes) {
+  /* Back leads to where one was before. Whoever goes through a list by keys makes one step of it, ``instead`` of each. */
+  function go(changes, instead) {
     const now = place();
     for (const [name, value] of Object.entries(changes)) {
       if (value === null) now.delete(name); else now.set(name, value);
     }
-    const hash = `#${now}`;
-    if (location.hash !== hash) location.hash = hash;
+    const hash = [...now].length ? `#${now}` : "";
+    if (location.hash === hash) return;
+    if (instead) location.replace(`${location.href.split("#")[0]}#${now}`); else location.hash = hash;
+  }
+
+  // ---- order: run-9 comes before run-10, and a note that says 0.10 before one that says 0.9
+
+  const { compare } = new Intl.Collator("en", { numeric: true });
+  const NUMBER = /((?<![\w.-])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)/i;
+  const inNumbers = (told) => told.split(NUMBER).map((word, at) => (at % 2 ? Number(word) : word));
+  function inOrder(a, b) {
+    if (typeof a === "number") return a - b;
+    if (typeof a === "string") return compare(a, b);
+    for (let at = 0; at < Math.min(a.length, b.length); at += 1) {
+      const found = inOrder(a[at], b[at]);
+      if (found) return found;
+    }
+    return a.length - b.length;
   }
 
   // ---- a list of any length: only rows that are seen are elements
@@ -168,7 +185,7 @@
         const by = columns[sorted].by;
         const keyed = rows.map((row) => [by(row), row]);
         const sign = down ? -1 : 1;
-        keyed.sort(([a, x], [b, y]) => (a < b ? -sign : a > b ? sign : x - y));
+        keyed.sort(([a, x], [b, y]) => sign * inOrder(a, b) || x - y);
         order = keyed.map(([, row]) => row);
       } else order = rows;
       at = order.indexOf(chosen());
@@ -203,7 +220,7 @@
       at = Math.max(0, Math.min(order.length - 1, to));
       if (at * ROW < body.scrollTop) body.scrollTop = at * ROW;
       if ((at + 1) * ROW > body.scrollTop + body.clientHeight) body.scrollTop = (at + 1) * ROW - body.clientHeight;
-      (pick || open)(order[at]);
+      (pick || open)(order[at], true);
     }
     body.addEventListener("scroll", () => draw(false));
     body.addEventListener("keydown", (event) => {
@@ -296,9 +313,9 @@
       { name: `${WORDS.value}s`, width: "5.5rem", by: (entry) => entries.total[entry], text: (entry) => count(entries.total[entry]), number: true },
       { name: "what", width: "minmax(7rem, 2fr)", by: (entry) => kindOf(contentOf(newest(entry))), wide: true,
         text: (entry) => (troubleOf(entry) ? "cannot be read" : kindOf(contentOf(newest(entry)))) },
-      { name: "note", width: "minmax(6rem, 2fr)", by: (entry) => brief(noteOf(newest(entry))), text: (entry) => brief(noteOf(newest(entry))), wide: true },
+      { name: "note", width: "minmax(6rem, 2fr)", by: (entry) => inNumbers(brief(noteOf(newest(entry)))), text: (entry) => brief(noteOf(newest(entry))), wide: true },
     ].filter((column) => column.name !== "note" || entries.name.some((_, entry) => noteOf(newest(entry))));
-    const found = list(columns, every, { open: (entry) => go({ ref: entries.name[entry], v: null }), clicked: () => reach(detail), chosen, name: WORDS.entries });
+    const found = list(columns, every, { open: (entry, keyed) => go({ ref: entries.name[entry], v: null }, keyed && place().has("ref")), clicked: () => reach(detail), chosen, name: WORDS.entries });
     const told = h("span", { class: "soft", role: "status" });
     const search = h("input", { type: "search", placeholder: "Search names, notes, types, keys", "aria-label": "Search",
       on: { input: () => narrow() } });
@@ -436,7 +453,7 @@
       { name: "shared", width: "6rem", by: (run) => own(run, 1), text: (run) => bytes(own(run, 1)), number: true, wide: true },
     ];
     const every = names.map((_, number) => number);
-    const found = list(columns, every, { open: (run) => go({ run: names[run] }), clicked: () => reach(detail), chosen, name: "Runs" });
+    const found = list(columns, every, { open: (run, keyed) => go({ run: names[run] }, keyed && place().has("run")), clicked: () => reach(detail), chosen, name: "Runs" });
     const search = h("input", { type: "search", placeholder: "Search flows and runs", "aria-label": "Search", on: { input: () => {
       const asked = search.value.toLowerCase().split(/\s+/).filter(Boolean);
       found.set(every.filter((run) => asked.every((word) => names[run].toLowerCase().includes(word))));
@@ -447,8 +464,9 @@
       element: h("div", {}, h("div", { class: "bar" }, search), names.length ? split : h("p", {}, "There are no runs.")),
       update() {
         const run = chosen();
-        split.classList.toggle("alone", run < 0);
-        detail.replaceChildren(...(run < 0 ? [] : [closing(), h("h2", { class: "code" }, names[run]),
+        const asked = place().get("run");
+        split.classList.toggle("alone", asked === null);
+        detail.replaceChildren(...(asked === null ? [] : run < 0 ? [closing(), h("p", {}, `The tasks of ${asked} are not here.`)] : [closing(), h("h2", { class: "code" }, names[run]),
           table(["step", "task", "stored", "bytes", "artifacts"], tasks(run), ([entry, value]) => h("tr", {},
             h("td", {}, h("button", { type: "button", class: "link",
               on: { click: () => go({ tab: "entries", ref: entries.name[entry], v: String(value - valuesFrom[entry]) }) } },
@@ -468,18 +486,26 @@
 
   /* Groups as a tree of the words between slashes, each with the bytes of all below it. */
   function treeOf(space) {
-    const root = { name: "", own: 0, below: new Map() };
-    space.name.forEach((name, number) => {
+    const made = (name, path) => ({ name, path, own: 0, itself: 0, others: 0, othersOwn: 0, below: new Map() });
+    const root = made("", "");
+    const reach = (path, own) => {
       let node = root;
-      const path = /^\(/.test(name) ? [name] : name.split("/");
+      node.own += own;
       path.forEach((word, depth) => {
-        node.own += space.owns[number];
-        if (!node.below.has(word)) node.below.set(word, { name: word, path: path.slice(0, depth + 1).join("/"), own: 0, shared: 0, below: new Map() });
+        if (!node.below.has(word)) node.below.set(word, made(word, path.slice(0, depth + 1).join("/")));
         node = node.below.get(word);
+        node.own += own;
       });
-      node.own += space.owns[number];
-      node.shared += space.shares[number];
+      return node;
+    };
+    space.name.forEach((name, number) => {
+      reach(/^\(/.test(name) ? [name] : name.split("/"), space.owns[number]).itself += space.owns[number];
     });
+    for (const [name, number, own] of space.rest) {
+      const node = reach(name ? name.split("/") : [], own);
+      node.others += number;
+      node.othersOwn += own;
+    }
     return root;
   }
 
@@ -516,6 +542,12 @@
     return `var(--cell-${sum % 8})`;
   };
 
+  /* Where a group is shown by itself. */
+  const leads = (space, name) => {
+    if (["ref", "step"].includes(space.by) && numberOf.has(name)) return { tab: "entries", ref: name, v: null };
+    return space.by === "run" && VIEWS.runs ? { tab: "runs", run: name } : null;
+  };
+
   function bytesView() {
     const trees = new Map();
     const map = h("div", { class: "map" });
@@ -541,9 +573,9 @@
       const nodes = [...node.below.values()].filter((one) => one.own > 0).sort((a, b) => b.own - a.own);
       const cells = nodes.slice(0, CELLS).map((one) => ({ name: one.name, own: one.own, node: one }));
       const rest = nodes.slice(CELLS);
-      let others = rest.reduce((sum, one) => sum + one.own, 0), others_count = rest.length;
-      if (node === tree) { others += space.rest[1]; others_count += space.rest[0]; }
-      if (others > 0) cells.push({ name: `${count(others_count)} others`, own: others });
+      const others = rest.reduce((sum, one) => sum + one.own, node.othersOwn);
+      if (others > 0) cells.push({ name: many(rest.length + node.others, "other"), own: others });
+      if (node !== tree && node.itself) cells.push({ name: `${node.name} itself`, own: node.itself, node: { ...node, below: new Map(), others: 0 } });
       if (node === tree && space.shared) cells.push({ name: "shared by several", own: space.shared });
       if (node === tree && space.unheld) cells.push({ name: "held by none", own: space.unheld });
       cells.sort((a, b) => b.own - a.own);
@@ -551,11 +583,11 @@
       const places = cells.length ? squarify(cells.map((cell) => cell.own), wide, high) : [];
       map.replaceChildren(...cells.map((cell, number) => {
         const [left, top, width, height] = places[number];
-        const zooms = cell.node && cell.node.below.size > 0;
-        const opens = cell.node && !zooms && data.kind === "store" && space.by === "ref" && numberOf.has(cell.node.path);
+        const zooms = cell.node && (cell.node.below.size > 0 || cell.node.others > 0);
+        const opens = cell.node && !zooms && leads(space, cell.node.path);
         const element = h("button", { type: "button", class: "cell", title: `${cell.name}: ${bytes(cell.own)}`,
           "aria-label": line(`${cell.name}, ${bytes(cell.own)}${zooms ? ", open" : ""}`), tabindex: width * height < 400 ? -1 : null,
-          on: { click: () => { if (zooms) go({ at: cell.node.path }); else if (opens) go({ tab: "entries", ref: cell.node.path, v: null }); } } },
+          on: { click: () => { if (zooms) go({ at: cell.node.path }); else if (opens) go(opens); } } },
         width > 44 && height > 20 ? h("span", { dir: "auto" }, line(cell.name.slice(0, 200))) : null,
         width > 44 && height > 38 ? h("span", {}, bytes(cell.own)) : null);
         Object.assign(element.style, { left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px`,
@@ -572,7 +604,7 @@
         { name: "own", width: "6rem", by: (row) => space.owns[row], text: (row) => bytes(space.owns[row]), number: true, first: "down" },
         { name: "of all", width: "5rem", by: (row) => space.owns[row], text: (row) => (whole ? `${((100 * space.owns[row]) / whole).toFixed(1)}%` : ""), number: true },
         { name: "shared", width: "6rem", by: (row) => space.shares[row], text: (row) => bytes(space.shares[row]), number: true },
-      ], rows, { open: (row) => { if (data.kind === "store" && space.by === "ref" && numberOf.has(space.name[row])) go({ tab: "entries", ref: space.name[row], v: null }); },
+      ], rows, { open: (row) => { const to = leads(space, space.name[row]); if (to) go(to); },
         pick: (row) => { picked = row; groups.mark(false); }, chosen: () => picked, name: "Groups" });
       below.replaceChildren(groups.element);
       groups.mark(false);

@@ -19,11 +19,16 @@ class ReadOnce:
     """Another backend, which is asked for the whole of an object once: recipes tell of each group of bytes who holds
     it, and each way of grouping reads all of them. What could not be read is asked for again."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self) -> None:
+        self._backend: Any = None
         self._kept: dict[str, bytes | int] = {}
         self._room = IN_MEMORY
         self._spill = Spill()
+
+    def over(self, backend: Backend) -> Backend:
+        """The backend, as it is read through this: at one time one, each of the same objects."""
+        self._backend = backend
+        return cast("Backend", self)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
@@ -55,4 +60,4 @@ class ReadOnce:
 
 def read_once(backend: Backend) -> Backend:
     """The backend, each of whose objects is asked for once."""
-    return cast("Backend", ReadOnce(backend))
+    return ReadOnce().over(backend)

@@ -18,7 +18,7 @@ from mfstore.maintenance.spill import Spill
 from mfstore.metaflow.roots.attempts import DATA
 from mfstore.page.contents import by_day
 from mfstore.page.facts import Content, Entry, Facts, Value
-from mfstore.page.read_once import read_once
+from mfstore.page.read_once import ReadOnce, read_once
 from mfstore.page.task_contents import task_content
 from mfstore.page.troubles import Said, spaces_of
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mfstore.maintenance.metaflow.holdings import Holdings
     from mfstore.maintenance.metaflow.root import Root
     from mfstore.maintenance.report import PhaseCallback
+    from mfstore.maintenance.usage import Usage
     from mfstore.metaflow.roots.layout import Task
 
 SPACES = ("flow", "run", "step", "artifact")
@@ -66,7 +67,12 @@ def root_facts(
     shown = {name: tasks.shown for name, tasks in steps.items()}
     contents = read_tasks(root.backend, shown, said, tell)
     entries = tuple(entry_of(name, shown[name], tasks.total) for name, tasks in steps.items())
-    spaces = spaces_of(SPACES, lambda by: root_usage(root, by, metadata="none", tell=tell, holdings=holdings), said)
+    packed = ReadOnce()
+
+    def usage(by: str) -> Usage:
+        return root_usage(root, by, metadata="none", tell=tell, holdings=holdings, through=packed.over)
+
+    spaces = spaces_of(SPACES, usage, said)
     amounts = (
         ("flows", len(holdings.flows), False), ("runs", len(holdings.runs), False),
         ("tasks", len(holdings.tasks), False), ("bytes stored", holdings.stored, True),

@@ -49,6 +49,15 @@ def test_the_same_key_is_there_once():
     assert found["values"]["content"] == [0, 0] and found["contents"]["key"] == [shared]
 
 
+def test_numbers_that_somebody_made_up_are_as_much_as_a_browser_counts():
+    made_up = int("9" * 4300)
+    made = facts(refs=1, versions=1)
+    key = made.entries[0].values[0].key
+    made.contents[key] = Content("task", 2 * made_up, parts=(Part("x", "int", made_up, "m"),))
+    found = json.loads(document(made))
+    assert found["contents"]["size"] == found["parts"]["size"] == [documents.LARGEST]
+
+
 def test_nothing_ends_the_element_or_begins_a_comment():
     told = facts(note=EVIL, name=EVIL, troubles=(EVIL,), notes=(EVIL,), compared=(Compared(f"{EVIL}0", "", "", EVIL),))
     encoded = document(told)
@@ -107,6 +116,9 @@ def test_what_is_too_much_is_left_out_the_oldest_first():
 
 def test_many_groups_are_told_together(monkeypatch):
     monkeypatch.setattr(documents, "GROUPS", 2)
-    groups = (("a", 5, 1), ("b", 4, 0), ("c", 3, 9), ("d", 2, 0))
-    (found,) = json.loads(document(facts(spaces=(Space("ref", groups, 14, 9, 0),))))["spaces"]
-    assert (found["name"], found["owns"], found["rest"]) == (["a", "b"], [5, 4], [2, 5])
+    groups = (("a", 9, 1), ("b", 8, 0), ("m/c", 7, 9), ("m/d", 6, 0), ("(no ref)", 5, 0), ("d", 4, 1), ("n/x", 3, 0))
+    (found,) = json.loads(document(facts(spaces=(Space("ref", groups, 42, 9, 0),))))["spaces"]
+    assert (found["name"], found["owns"]) == (["a", "b"], [9, 8])
+    assert found["rest"] == [["m", 2, 13], ["", 2, 9], ["", 1, 3]], (
+        "by what their names begin with, and of many the rest"
+    )

@@ -8,6 +8,7 @@ from html import escape, unescape
 
 import pytest
 
+from mfstore.page.document import GROUPS
 from mfstore.page.facts import Compared, Content, Entry, Facts, Part, Space, Value
 from mfstore.page.render import page
 
@@ -60,6 +61,20 @@ onload = async () => {
     const at = async (name, hash) => { if (hash !== undefined) window_.location.hash = hash; await pause(); seen[name] = look(frame); };
     await at("first");
     for (const tab of ["bytes", "growth", "about"]) if (page.getElementById("tab-" + tab)) await at(tab, "#tab=" + tab);
+    if (frame.name === "order") {
+      await at("list", "#tab=entries"); seen.orders = [];
+      for (const head of page.querySelectorAll(".head button")) for (let time = 0; time < 2; time += 1) {
+        head.click(); await pause();
+        seen.orders.push([head.textContent, ...[...page.querySelectorAll(".row > :first-child")].map(cell => cell.textContent)].join(" "));
+      }
+      window_.location.hash = "#ref=run-9"; await pause();
+      const before = window_.history.length;
+      for (const key of ["End", "ArrowUp", "ArrowUp"]) {
+        page.querySelector(".rows").dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true})); await pause();
+      }
+      seen.steps = [window_.history.length - before, window_.location.hash !== "#ref=run-9"];
+      await at("map", "#tab=bytes&by=ref"); await at("within", "#tab=bytes&by=ref&at=models");
+    }
     if (frame.name.startsWith("evil")) {
       await at("zoomed", "#tab=bytes&by=ref&at=long");
       for (const [number, name] of EVIL.entries()) await at("ref" + number, "#ref=" + encodeURIComponent(name));
@@ -118,11 +133,21 @@ def tasks():
     return Facts("root", "root", "A root", 2e9, "1", (), (Entry("F/train", values, 2),), contents, spaces)
 
 
+def order():
+    rows = (("run-10", 5, 3e9, 0.9), ("run-9", 40, 2e9, 0.1), ("run-11", 300, 1e9, 12.5))
+    entries = [Entry(name, (Value("@0", name, at, json.dumps({"auc": auc})),), 1) for name, _, at, auc in rows]
+    contents = {name: Content("artifact", size, size, at) for name, size, at, _ in rows}
+    groups = (("models", 70, 0), ("models/a", 20, 0), ("x", 5, 0))
+    groups += tuple((f"none/{n}", 0, 0) for n in range(GROUPS - 3)) + tuple((f"models/{n}", 4, 0) for n in range(3))
+    spaces = (Space("ref", groups, 107, 0, 0),)
+    return Facts("store", "here", "Order", 2e9, "1", (), tuple(entries), contents, spaces)
+
+
 @pytest.mark.skipif(not shutil.which("chromium"), reason="there is no Chromium")
 def test_pages_are_safe_readable_and_do_what_they_should(tmp_path):
     pages = {
         "evil-wide": (1200, evil()), "evil-narrow": (420, evil()), "tasks": (900, tasks()),
-        "empty": (900, Facts("store", "here", "Nothing", 2e9, "1", (("refs", 0, False),))),
+        "order": (1200, order()), "empty": (900, Facts("store", "here", "Nothing", 2e9, "1", (("refs", 0, False),))),
     }  # fmt: skip
     frames = "".join(
         f'<iframe name="{name}" width={width} height=900 srcdoc="{escape(page(facts))}"></iframe>'
@@ -140,6 +165,7 @@ def test_pages_are_safe_readable_and_do_what_they_should(tmp_path):
     )  # fmt: skip
     told = json.loads(unescape(re.search(r"told (.*) end", done.stdout.decode(), re.DOTALL)[1]))
     assert told.pop("hacked") == 0
+    orders, steps = told["order"].pop("orders"), told["order"].pop("steps")
     for name, seen in told.items():
         for step, found in seen.items():
             where = f"{name}, {step}"
@@ -168,5 +194,18 @@ def test_pages_are_safe_readable_and_do_what_they_should(tmp_path):
         picked, opened = seen["groupsArrowDown"], seen["groupsEnter"]
         assert (picked["selected"], picked["chosen"]) == ("Bytes", 1)
         assert opened["selected"] == "Refs (2,009)" and "&ref=" in opened["hash"] and opened["chosen"] == 1
+    assert orders == [
+        "ref run-11 run-10 run-9", "ref run-9 run-10 run-11",
+        "set run-10 run-9 run-11", "set run-11 run-9 run-10",
+        "bytes run-11 run-9 run-10", "bytes run-10 run-9 run-11",
+        "versions run-10 run-9 run-11", "versions run-10 run-9 run-11",
+        "what run-10 run-9 run-11", "what run-10 run-9 run-11",
+        "note run-9 run-10 run-11", "note run-11 run-10 run-9",
+    ]  # fmt: skip
+    assert steps == [0, True], "keys go on in the list, and back leads out of it"
+    assert "models\n102 B" in told["order"]["map"]["text"]
+    assert (
+        "models itself\n70 B" in told["order"]["within"]["text"] and "3 others\n12 B" in told["order"]["within"]["text"]
+    )
     assert "There are no refs." in told["empty"]["first"]["text"] and told["empty"]["first"]["rows"] == 0
     assert "F/3" in told["tasks"]["first"]["text"] and told["tasks"]["first"]["selected"] == "Runs"

@@ -7,6 +7,7 @@ import pytest
 
 import mfstore
 from mfstore import errors
+from mfstore.backends.local import LocalBackend
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.maintenance.metaflow.usage import root_usage
 from mfstore.page.root_facts import TASKS, UNFINISHED, ShownTask, StepTasks, root_facts
@@ -126,6 +127,19 @@ def test_each_file_is_read_once(monkeypatch):
     files = 2 * 3 * 12  # data.json and task_begin of three tasks of a run
     assert asked["GetObject"] <= files + 8
     assert sum(asked.values()) - asked["GetObject"] <= 1 + 4 * 4
+
+
+def test_each_recipe_is_read_once(tree, monkeypatch):
+    asked, inner = [], LocalBackend.get_many
+
+    def get_many(backend, keys):
+        asked.extend(key for key in keys if key.startswith("recipes/"))
+        return inner(backend, keys)
+
+    monkeypatch.setattr(LocalBackend, "get_many", get_many)
+    assert len(read(tree).spaces) == 4
+    packed = [*tree.glob("**/recipes/*")]
+    assert len(asked) == len({*asked}) <= len(packed) and bool(asked) == bool(packed)
 
 
 def test_a_page_of_a_root(tmp_path):

@@ -6,7 +6,7 @@ runs they are. What is not told is unknown, and nothing is guessed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import groupby, islice
 from threading import Lock
@@ -31,6 +31,7 @@ from mfstore.metaflow.roots import layout
 from mfstore.metaflow.roots.layout import References
 
 if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
     from mfstore.format.recipes import Recipe
     from mfstore.maintenance.metaflow.collecting.policy import Run
     from mfstore.maintenance.metaflow.collecting.records import RunRecord
@@ -55,7 +56,7 @@ _OPEN_KEYS = 200_000
 
 def root_usage(
     root: Root, by: str, *, flows: Sequence[str] = (), metadata: str = "local", inventory: str | None = None,
-    tell: PhaseCallback = untold, holdings: Holdings | None = None,
+    tell: PhaseCallback = untold, holdings: Holdings | None = None, through: Callable[[Backend], Backend] | None = None,
 ) -> Usage:  # fmt: skip
     """Who holds how many bytes below a root.
 
@@ -68,6 +69,7 @@ def root_usage(
         inventory: The URL of an S3 Inventory, which is read in place of a listing.
         tell: Called now and then with how far it is.
         holdings: What was listed of all of it a moment ago, where it was.
+        through: What the packed profile's store is read through, by who asks several questions of it.
 
     Raises:
         InvalidKey: there is no such ``by`` or source of metadata.
@@ -88,7 +90,7 @@ def root_usage(
         return _by_month(root, holdings, aside)
     remembered = nullcontext() if inventory else remembering(root, holdings.find, writes=False)
     with remembered:
-        return _RootUsage(root, holdings, by, metadata, tell).run(aside)
+        return _RootUsage(root, holdings, by, metadata, tell, through).run(aside)
 
 
 def _by_month(root: Root, holdings: Holdings, aside: int) -> Usage:
@@ -131,12 +133,16 @@ def _by_class(root: Root) -> Usage:
 class _RootUsage:
     """One pass over what was listed."""
 
-    def __init__(self, root: Root, holdings: Holdings, by: str, metadata: str, tell: PhaseCallback) -> None:
+    def __init__(
+        self, root: Root, holdings: Holdings, by: str, metadata: str, tell: PhaseCallback,
+        through: Callable[[Backend], Backend] | None,
+    ) -> None:  # fmt: skip
         self._root = root
         self._holdings = holdings
         self._by = by
         self._metadata = metadata
         self._tell = tell
+        self._through = through
         self._sets = LabelSets()
         self._tally = Tally(self._sets)
         self._blobs = Claims(Spill())
@@ -315,6 +321,8 @@ class _RootUsage:
     def _add_packed(self) -> None:
         with open_packed_store(self._root) as store:
             access = store.handle.access("read")
+            if self._through is not None:
+                access = access._replace(backend=self._through(access.backend))
             sizes = KeyedRows(Spill(), _OPEN_KEYS)
             for name, size, _, _ in list_objects(access.backend, "recipes"):
                 sizes.here(_BUNDLES)[name] = size
