@@ -104,7 +104,7 @@ class Named(NamedTuple):
 
 def inner_name(name: str) -> str:
     """What an artifact of a bundle is called as a part of a path."""
-    quoted = name.replace("%", "%25").replace("/", "%2F")
+    quoted = name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
     return "%" + quoted if quoted in ("", ".", "..") else quoted
 
 
@@ -180,18 +180,20 @@ class Catalog:
         except InvalidKey:
             return False
 
-    def latest(self, path: str) -> dict[str, RefEntry | MfstoreError]:
-        """The refs below a path with their values, in order. A ref that a listing told of before is not read again."""
+    def listed(self, path: str) -> dict[str, str]:
+        """The refs below a path, each with its etag."""
         prefix = f"{path}/" if path else ""
         handle = self._handle()
         handle.require_read()
-        listed: dict[str, str] = {}
         try:
-            for one in handle.backend.list(PREFIX + encoded(prefix)):
-                if is_ref(one.size):
-                    listed[ref_name(one.key)] = one.etag
+            return {
+                ref_name(one.key): one.etag for one in handle.backend.list(PREFIX + encoded(prefix)) if is_ref(one.size)
+            }
         except InvalidKey:
             return {}
+
+    def latest(self, listed: Mapping[str, str]) -> dict[str, RefEntry | MfstoreError]:
+        """The values of refs, in order of their names. One that a listing told of before is not read again."""
         if len(self._latest) > REMEMBERED:
             self._latest = {}  # another thread may be at the old one
         remembered = self._latest
@@ -200,7 +202,7 @@ class Catalog:
             if (seen := remembered.get(name)) is not None and seen[0] == etag:
                 known[name] = seen[1]
         unread = [name for name in listed if name not in known]
-        for name, stored in zip(unread, read_refs(handle.backend, unread), strict=True):
+        for name, stored in zip(unread, read_refs(self._handle().backend, unread), strict=True):
             entries = _entries(stored)
             if isinstance(entries, CorruptObject):
                 known[name] = entries
@@ -330,10 +332,16 @@ class Catalog:
                 return name
         return None
 
-    def below(self, path: str, *, inside: bool = True) -> dict[str, Entry]:
-        """Every file below a path, by its path and in order, and every directory that is a ref; with ``inside`` what
-        bundles hold too. Directories that names imply are not among them."""
-        latest = self.latest(path)
+    def below(self, path: str, *, inside: bool = True, depth: int | None = None) -> dict[str, Entry]:
+        """Every file below a path, by its path, and every directory that is a ref; with ``inside`` what
+        bundles hold too. Directories that names imply are not among them. What lies deeper than ``depth`` below it is
+        there by its name alone, for the directories that this implies, and is not read."""
+        listed = self.listed(path)
+        slashes = None if depth is None else depth + (path.count("/") + 1 if path else 0)
+        unread = [] if slashes is None else [name for name in listed if name.count("/") >= slashes]
+        for name in unread:
+            del listed[name]
+        latest = self.latest(listed)
         facts = self.facts(one.key for one in latest.values() if isinstance(one, RefEntry))
         found: dict[str, Entry] = {}
         for name, one in latest.items():
@@ -345,12 +353,12 @@ class Catalog:
             assert isinstance(one, RefEntry)
             named = Named(one, name)
             found[name] = entry_of(name, named, told)
-            if inside and told.is_directory:
+            if inside and told.is_directory and (slashes is None or name.count("/") + 1 < slashes):
                 try:
                     found |= self._parts(name, named, told)
                 except CorruptObject:
                     found[name] = Entry(name, FILE, UNKNOWN, None, ref=name)
-        return found
+        return found | {name: Entry(name, FILE, UNKNOWN, None, ref=name) for name in unread}
 
     def _parts(self, path: str, named: Named, facts: Facts, below: str = "") -> dict[str, Entry]:
         """All that a bundle, or a tree below one of its directories, holds."""

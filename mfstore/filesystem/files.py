@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fsspec.spec import AbstractBufferedFile
 from fsspec.transaction import Transaction
 
-from mfstore.errors import MfstoreWarning
+from mfstore.errors import MfstoreWarning, Refused, Unsupported
 from mfstore.filesystem.writing import ANY, Staged, StreamedBytes, set_ref, set_refs, store_bytes
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class StoreFile(AbstractBufferedFile):
         self._current: str | None = ANY
         self._stream: StreamedBytes | None = None
         self._staged: Staged | None = None
+        self.is_discarded = False
         if mode == "rb":
             entry, self._content = fs.opened(path)
             self.details = entry.info() | {"size": self._content.size}
@@ -143,11 +144,16 @@ class StoreFile(AbstractBufferedFile):
         """What is stored and does not appear yet. The file is closed."""
         if not self.closed and self._staged is None:
             self.close()
-        assert self._staged is not None
+        if self._staged is None:
+            raise Refused(f"a file of the transaction could not be stored when it was closed: {self.path!r}")
         return self._staged
 
     def discard(self) -> None:
         """Nothing of what was written appears."""
+        self.is_discarded = True
+        self._abandon()
+
+    def _abandon(self) -> None:
         stream, self._stream, self._staged = self._stream, None, None
         self.closed = True
         if stream is not None:
@@ -159,7 +165,7 @@ class StoreFile(AbstractBufferedFile):
             super().close()
         finally:
             if self._stream is not None:
-                self.discard()
+                self._abandon()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -250,8 +256,18 @@ class StoreTransaction(Transaction):
 
     All of them are stored before the first one appears. Then they appear one by one: a reader may see some of them for
     as long as that takes. If one cannot be set, the others are what they were again. Only an end of the process in
-    between leaves some of them new, each of which is whole.
+    between leaves some of them new, each of which is whole. A file whose own ``with`` block ended by an exception,
+    which went no further, is none of them.
     """
+
+    def start(self) -> None:
+        """Begin it. Unsupported within another one."""
+        if self.fs._intrans:
+            raise Unsupported(
+                "a transaction within a transaction of the same file system", backend=self.fs.store.backend.url,
+                hint="End that one first, or use another instance: skip_instance_cache=True",
+            )  # fmt: skip
+        super().start()
 
     def complete(self, commit: bool = True) -> None:
         """End it."""
@@ -259,7 +275,7 @@ class StoreTransaction(Transaction):
         self.files.clear()
         try:
             if commit:
-                set_refs(self.fs.store, [file.staged() for file in files])
+                set_refs(self.fs.store, [file.staged() for file in files if not file.is_discarded])
         finally:
             for file in files:
                 file.discard()

@@ -45,6 +45,8 @@ OF_FSSPEC = frozenset(
     ("asynchronous", "loop", "batch_size", "use_listings_cache", "listings_expiry_time", "max_paths", "auto_mkdir")
 )
 """Options by which callers tell any file system how they use it; here they mean nothing."""
+SECRETS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+"""Options that are told nobody who asks for no passwords."""
 READ_TOGETHER = 256 << 20
 """Bytes of several files that are asked for at once."""
 PLAIN_SECONDS = 60.0
@@ -130,6 +132,11 @@ class StoreFileSystem(AbstractFileSystem):
         where = self._where or default_store()
         return f"<StoreFileSystem of {where}>" if where else "<StoreFileSystem>"
 
+    def to_dict(self, *, include_password: bool = True) -> dict[str, Any]:
+        """What makes it again. Without ``include_password`` keys and tokens of S3 are not in it."""
+        told = super().to_dict(include_password=include_password)
+        return told if include_password else {name: one for name, one in told.items() if name not in SECRETS}
+
     @property
     def fsid(self) -> str:
         """Where the store is."""
@@ -187,7 +194,8 @@ class StoreFileSystem(AbstractFileSystem):
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         """What is in a directory; of a file itself. ``name@`` has the values of a ref, newest first. Without
-        ``detail`` a listing of refs is all that is asked for, a request for each thousand."""
+        ``detail`` a listing of refs is all that is asked for, a request for each thousand; else those that lie directly
+        in it are read too, and no others."""
         plain = self._strip_protocol(path)
         below = self._listed(plain) if detail else [Entry(name, FILE) for name in self.catalog.names(plain)]
         found = _children(below, plain)
@@ -202,18 +210,18 @@ class StoreFileSystem(AbstractFileSystem):
         return [one.info() for one in found] if detail else [one.path for one in found]
 
     def _listed(self, path: str) -> list[Entry]:
-        return [*self.catalog.below(path, inside=False).values()]
+        return [*self.catalog.below(path, inside=False, depth=1).values()]
 
     def find(
         self, path: str, maxdepth: int | None = None, withdirs: bool = False, detail: bool = False, **kwargs: Any
     ) -> Any:
-        """All files below a path, by one listing, one read of each ref and one of what it names; what was seen before
-        is not read again. Names in order, or with ``detail`` the dict of what ``info`` tells. Links, of trees, are not
-        among them."""
+        """All files below a path, by one listing, one read of each ref and one of what it names; what was seen before,
+        or lies deeper than ``maxdepth``, is not read. Names in order, or with ``detail`` the dict of what ``info``
+        tells. Links, of trees, are not among them."""
         if maxdepth is not None and maxdepth < 1:
             raise ValueError("maxdepth must be at least 1")
         plain = self._strip_protocol(path)
-        found = self._below(plain, inside=kwargs.pop("inside", True))
+        found = self._below(plain, inside=kwargs.pop("inside", True), depth=maxdepth)
         if withdirs and plain and any(one != plain for one in found):
             found.setdefault(plain, Entry(plain, DIRECTORY))
         for name in implied(found, f"{plain}/" if plain else "") if withdirs else ():
@@ -226,9 +234,9 @@ class StoreFileSystem(AbstractFileSystem):
         ]  # fmt: skip
         return {name: found[name].info() for name in names} if detail else names
 
-    def _below(self, path: str, *, inside: bool = True) -> dict[str, Entry]:
-        """What is below a path, or only itself."""
-        found = self.catalog.below(path, inside=inside)
+    def _below(self, path: str, *, inside: bool = True, depth: int | None = None) -> dict[str, Entry]:
+        """What is below a path, or only itself. ``depth`` as of ``Catalog.below``."""
+        found = self.catalog.below(path, inside=inside, depth=depth)
         if path:
             (itself,) = self.catalog.look([path], directories=False)
             if isinstance(itself, Entry) and (itself.kind == FILE or itself.key is not None):
@@ -325,6 +333,12 @@ class StoreFileSystem(AbstractFileSystem):
         cache_options: dict[str, Any] | None = None, **kwargs: Any,
     ) -> StoreFile:  # fmt: skip
         return StoreFile(self, path, mode, block_size, autocommit, cache_options=cache_options, **kwargs)
+
+    def start_transaction(self) -> StoreTransaction:
+        """Begin a transaction that ``end_transaction`` ends."""
+        transaction: StoreTransaction = self.transaction
+        transaction.start()
+        return transaction
 
     def open(
         self, path: str, mode: str = "rb", block_size: int | None = None, cache_options: dict[str, Any] | None = None,

@@ -5,6 +5,7 @@ import gzip
 import os
 import pickle
 import threading
+from contextlib import suppress
 
 import fsspec
 import numpy as np
@@ -26,6 +27,7 @@ from mfstore.errors import (
     PathIsReadOnly,
     PathNotFound,
     Refused,
+    Unsupported,
 )
 from mfstore.filesystem import StoreFileSystem
 from mfstore.filesystem.files import WRITTEN_TOGETHER
@@ -65,8 +67,14 @@ def test_other_objects_are_files_of_their_pickle(fs):
 
 
 def test_a_bundle_is_a_directory_of_its_artifacts(fs):
-    key = fs.store.save({"model": {"a": 1}, "notes": LONG, "odd/name": 1, "": 2}, ref="runs/1")
-    assert fs.ls("runs/1", detail=False) == ["runs/1/%", "runs/1/model", "runs/1/notes", "runs/1/odd%2Fname"]
+    key = fs.store.save({"model": {"a": 1}, "notes": LONG, "odd/name": 1, "": 2, "n\0": 3}, ref="runs/1")
+    assert fs.ls("runs/1", detail=False) == [
+        "runs/1/%",
+        "runs/1/model",
+        "runs/1/n%00",
+        "runs/1/notes",
+        "runs/1/odd%2Fname",
+    ]
     assert fs.isdir("runs/1") and fs.info("runs/1")["key"] == key
     assert fs.cat("runs/1/notes") == fs.cat(f"{key}/notes") == LONG and pickle.loads(fs.cat("runs/1/%")) == 2
     assert fs.find("") == fs.find("runs/1") == fs.ls("runs/1", detail=False)
@@ -510,6 +518,41 @@ def test_a_transaction_that_fails_leaves_names_as_they_were(fs):
     assert fs.cat("", recursive=True) == {"a": b"before", "c": b"another's"}
 
 
+def test_what_failed_within_a_transaction_is_none_of_it(fs, monkeypatch):
+    with fs.transaction:
+        fs.pipe("a", b"1")
+        with suppress(ZeroDivisionError), fs.open("b", "wb") as file:
+            file.write(b"2")
+            raise ZeroDivisionError
+    assert fs.find("") == ["a"]
+
+    def fails(*args):
+        raise OutOfSpace("full")
+
+    with pytest.raises(Refused, match="'b'"), fs.transaction:
+        fs.pipe("c", b"1")
+        file = fs.open("b", "wb")
+        file.write(b"2")
+        with monkeypatch.context() as full, suppress(OutOfSpace):
+            full.setattr("mfstore.filesystem.files.store_bytes", fails)
+            file.close()
+    assert fs.find("") == ["a"]
+
+
+def test_a_transaction_within_a_transaction_is_refused(fs):
+    for begin in (fs.transaction.__enter__, fs.start_transaction):
+        with pytest.raises(Unsupported), fs.transaction:
+            fs.pipe("a", b"1")
+            begin()
+        assert fs.find("") == []
+    with fs.transaction:
+        fs.pipe("a", b"1")
+    fs.start_transaction()
+    fs.pipe("b", b"2")
+    fs.end_transaction()
+    assert fs.find("") == ["a", "b"]
+
+
 # ---- ranges -----------------------------------------------------------------------------
 
 
@@ -546,6 +589,13 @@ def test_it_is_handed_on(url):
         file.seek(3)
         again = pickle.loads(pickle.dumps(file))
         assert again.read(4) == LONG[3:7]
+
+
+def test_keys_are_told_nobody_who_asks_for_no_passwords():
+    keys = {"aws_access_key_id": "AKIA", "aws_secret_access_key": "hidden-1"}
+    fs = StoreFileSystem("s3://bucket/x", skip_instance_cache=True, **keys)
+    told = fs.to_json(include_password=False)
+    assert "hidden-1" in fs.to_json() and "hidden-1" not in told + repr(fs) and '"s3://bucket/x"' in told
 
 
 def test_in_a_child_that_was_forked(fs):

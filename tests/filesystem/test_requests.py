@@ -133,6 +133,15 @@ def test_many_small_files(s3, spent):
     assert spent.total <= 4, "what was seen is not read again"
 
 
+def test_what_lies_deeper_is_not_read(s3, spent):
+    s3.pipe({"deep/a": b"1"} | {f"deep/down/{number}/x": b"%d" % number for number in range(20)})
+    with spent:
+        assert [(info["name"], info["size"]) for info in s3.ls("deep")] == [("deep/a", 1), ("deep/down", 0)]
+        assert s3.glob("deep/*") == ["deep/a", "deep/down"] and len(s3.glob("deep/down/*")) == 20
+        assert [*s3.find("deep", maxdepth=2, withdirs=True)] == ["deep", "deep/a", "deep/down", *s3.glob("deep/down/*")]
+    assert spent.requests["GetObject"] <= 4 + 8  # a and what it names; what paths of directories name: nothing
+
+
 def test_what_is_not_there(s3, spent):
     with spent, pytest.raises(PathNotFound):
         s3.cat_file("none")
