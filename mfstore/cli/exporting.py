@@ -30,6 +30,8 @@ def export(
     """Write what NAME, a key or a ref, stands for to PATH, a file or s3://bucket/key, which others read without
     mfstore: pickle (.pkl), npy, npz, parquet, safetensors, csv, json, text (.txt) or bytes (.bin). Prints where it is.
     For tables, csv and json it is unpickled: only from stores whose writers you trust, or with MFSTORE_SAFE=1."""
+    if path == "-":
+        raise click.UsageError("an export is a file: mfstore get writes to standard output")
     store = opened(url, connection)
     view = store.view(name)
     for part in parts:

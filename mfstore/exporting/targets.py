@@ -39,13 +39,16 @@ def require_place(place: str) -> None:
             raise InvalidKey("an export needs the name of an object", found=place, hint=hint)
     elif "://" in place:
         raise InvalidKey("exports go to a file, or to s3://bucket/key", found=place)
+    elif place.endswith("/"):
+        raise InvalidKey("an export needs the name of a file", found=place, hint=f"{place.rstrip('/')}/name.parquet")
     elif place.startswith("s3:/"):
         raise InvalidKey("a Path drops a slash of a URL", found=place, hint="Give s3://bucket/key as a str")
 
 
 def require_new(place: str, backend: Backend) -> None:
-    """Refused if there is such a file, or object."""
+    """Refused if there is such a file, or object; what ``regular_target`` raises for what cannot be one."""
     if not place.startswith("s3://"):
+        regular_target(place)
         if os.path.lexists(place):
             raise Refused("there is such a file", found=place, hint=_HINT)
         return

@@ -10,16 +10,25 @@ from pathlib import Path
 
 from mfstore.errors import OutOfSpace, Unsupported
 
+_DEVICES, _PROCESSES = Path("/dev"), Path("/proc")
+
 
 def regular_target(path: str | os.PathLike[str]) -> Path:
-    """The file that may be written. Unsupported for a device, a pipe or a socket, which would be replaced; OSError for
-    a directory, and in one that is not there, before anything is read for it."""
+    """The file that may be written. Unsupported for a device, a pipe or a socket, which would be replaced, and for any
+    name among those of devices and of open files; OSError for a directory, and in one that is not there, before
+    anything is read for it."""
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such directory", str(target.parent))
-    if target.exists() and not target.is_file():
+    # /dev/stdout is a link to what may be a regular file: the link would be replaced, for everybody.
+    of_system = target.parent.resolve()
+    if (
+        (target.exists() and not target.is_file())
+        or of_system == _DEVICES
+        or _PROCESSES in (*of_system.parents, of_system)
+    ):
         raise Unsupported(
             "no regular file to write to", found=str(target),
             hint="It would be replaced by one: write what iter_bytes yields (mfstore get without --output)",
