@@ -812,14 +812,14 @@ class Store:
                 path is called, unless that says pickle.
             overwrite: Whether a file or an object that is there is replaced.
             metadata: Of safetensors: texts by name, in place of those that were stored.
-            verify: As of ``get``, of a name.
-            safe: As of ``get``, of a name.
+            verify: As of ``get``. A view has its own.
+            safe: As of ``get``. A view has its own.
             progress: As of ``get``.
 
         Raises:
             NotSerializable: the format cannot hold it; the message says why, and what fits. It is a TypeError.
-            WrongArgument: nothing says in which format. It is a TypeError.
-            InvalidKey: there is no such format, or the URL names no object.
+            WrongArgument: nothing says in which format; or ``verify`` or ``safe`` for a view. It is a TypeError.
+            InvalidKey: there is no such format, or the path names neither a file nor an object.
             Refused: there is such a file, or object.
             NotFound: there is nothing of this name, or no such bucket.
             Unsupported: a library that writes the format is missing; or the file is a device, a pipe or a socket, or
@@ -837,6 +837,8 @@ class Store:
                     key, path, format, overwrite=overwrite, metadata=metadata, verify=verify, safe=safe
                 )  # fmt: skip
         view = self.view(key, verify=verify, safe=safe) if isinstance(key, str) else key
+        if view is key and not (verify is None and safe is None):
+            raise WrongArgument("a view has its own verify and safe", hint="Give them to view(key)")
         place = os.fspath(path)
         export(
             self.backend, view, place, format, overwrite=overwrite, metadata=metadata,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from math import prod
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -14,6 +14,7 @@ from mfstore.exporting.streams import Content, write
 from mfstore.pickling.symbols import Slot
 from mfstore.records import NamedTuple
 from mfstore.safetensors.dtypes import CODES, numpy_dtype
+from mfstore.safetensors.header import is_text
 from mfstore.views.arrays import ArraySymbols, array_of
 from mfstore.views.tensors import TensorSymbols, tensor_of
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from mfstore.views.parts import ArtifactParts
     from mfstore.views.view import View
 
+LONGEST_NAME = (1 << 16) - 1 - len(".npy")
+"""Bytes of a name in an archive."""
 NATIVE = 1
 """What numpy says of its own types; 2 of those that other packages register, which a file of numpy cannot name."""
 
@@ -51,7 +54,7 @@ class StoredArray(NamedTuple):
             return Content(self.parts, data)
         if data is not None:
             return Content(None, lambda: data)
-        return Content(None, lambda: _memory(made(self.parts.objects([self.node])[0])))
+        return Content(None, lambda: _memory(made(self.parts.objects([self.node])[0]), self.order))
 
 
 def stored_arrays(named: Mapping[str, tuple[ArtifactParts, Any]]) -> dict[str, StoredArray | None]:
@@ -118,12 +121,11 @@ def _is_contiguous(tensor: TensorSymbols) -> bool:
     return True
 
 
-def _memory(array: Any) -> Any:
-    """The bytes of an array that is in one piece, in its order."""
+def _memory(array: Any, order: str) -> Any:
+    """The bytes of an array in this order, whichever it has in memory."""
     import numpy as np
 
-    flat = array if array.flags.c_contiguous else array.T
-    found: Any = np.ascontiguousarray(flat).reshape(-1).view(np.uint8)
+    found: Any = np.ascontiguousarray(array if order == "C" else array.T).reshape(-1).view(np.uint8)
     return memoryview(found)
 
 
@@ -143,6 +145,9 @@ def write_npz(view: View, out: BinaryIO, named: Mapping[str, tuple[ArtifactParts
     """Arrays by name as ``np.savez`` writes them, one after the other."""
     if not named:
         raise unfit(view, NPZ, f"it is a {view.type}, and no arrays by name")
+    for name in named:
+        if (why := _no_member(name, named)) is not None:
+            raise unfit(view, NPZ, f"{name!r:.80} {why}")
     arrays = stored_arrays(named)
     # All are looked at before the first is written.
     planned = {name: npy(view, NPZ, name, _array(view, NPZ, name, array)) for name, array in arrays.items()}
@@ -150,6 +155,20 @@ def write_npz(view: View, out: BinaryIO, named: Mapping[str, tuple[ArtifactParts
         for name, contents in planned.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 write(contents, member)  # type: ignore[arg-type]
+
+
+def _no_member(name: Any, names: Container[Any]) -> str | None:
+    """Why an archive cannot have a file of this name, as which another would be read, or which would be unpacked
+    elsewhere; None where it can."""
+    if not isinstance(name, str):
+        return "is no text, as names in an npz are"
+    if "\0" in name or not is_text(name) or len(name.encode()) > LONGEST_NAME:
+        return "is no name of a file"
+    if ".." in name.replace("\\", "/").split("/"):
+        return "leads out of the directory into which an archive is unpacked"
+    if name.endswith(".npy") and name.removesuffix(".npy") in names:
+        return "is what numpy.load takes for the name without .npy"
+    return None
 
 
 def _array(view: View, called: str, name: str, array: StoredArray | None) -> StoredArray:
@@ -166,9 +185,9 @@ def npy(view: View, called: str, name: str, array: StoredArray) -> Sequence[Cont
     dtype = array.dtype
     if dtype is None:
         code = CODES.get(array.kind)
-        if code is None:
+        if code is None and array.kind != "complex128":  # which safetensors alone lacks
             raise unfit(view, called, f"numpy has no type like that of {of_what}, {array.kind or 'a tensor'}")
-        dtype = numpy_dtype(code, name)
+        dtype = np.dtype("c16") if code is None else numpy_dtype(code, name)
     if dtype.hasobject or dtype.kind == "T":
         raise unfit(view, called, f"the items of {of_what} are objects, which would be pickled")
     if dtype.isbuiltin > NATIVE:

@@ -12,7 +12,7 @@ from mfstore.pickling.symbols import Slot, called
 from mfstore.safetensors.shards import is_index
 from mfstore.views.arrays import array_of
 from mfstore.views.arrow import arrow_table
-from mfstore.views.data import entries_of, is_plain
+from mfstore.views.data import OBJECT, entries_of, is_plain, kind_of
 from mfstore.views.frames import frame_of, series_of
 from mfstore.views.polars_frames import polars_frame
 from mfstore.views.tensors import tensor_of
@@ -82,12 +82,19 @@ def fitting(view: View) -> Sequence[str]:
         if is_of_safetensors(node):
             return SAFETENSORS, NPZ, PICKLE
         return (*_of_many(list(entries_of(node).nodes)), *((JSON,) if _says_json(node) else ()), PICKLE)
+    if is_empty_of_safetensors(node):
+        return SAFETENSORS, PICKLE
     return (JSON, PICKLE) if _says_json(node) else (PICKLE,)
 
 
 def is_of_safetensors(node: Any) -> bool:
     """Whether it is what ``put_safetensors`` stores."""
     return called(node) == "collections.OrderedDict" and isinstance(node.state, dict) and "metadata" in node.state
+
+
+def is_empty_of_safetensors(node: Any) -> bool:
+    """Whether it is what is stored of a file without tensors: a dict without items, which has attributes alone."""
+    return is_of_safetensors(node) and not node.args and kind_of(node) == OBJECT
 
 
 def _of_many(nodes: Sequence[Any]) -> Sequence[str]:

@@ -11,7 +11,7 @@ from mfstore.exporting.formats import SAFETENSORS, is_of_safetensors, unfit
 from mfstore.exporting.streams import Content, write
 from mfstore.safetensors.dtypes import CODES
 from mfstore.safetensors.files import as_array, header_of
-from mfstore.safetensors.header import METADATA, PREFIX, Header, encode, laid_out
+from mfstore.safetensors.header import METADATA, PREFIX, Header, encode, is_text, laid_out
 from mfstore.safetensors.shards import shards_of
 from mfstore.views.data import MAPPING, OBJECT
 
@@ -50,14 +50,14 @@ def _contents(header: Header, arrays: Mapping[str, StoredArray | None]) -> list[
             continue
         # Others than little-endian ones in C order are made, and turned.
         if array.order != "C" or (array.dtype is not None and array.dtype.byteorder == ">"):
-            array = array._replace(data=None)
+            array = array._replace(data=None, order="C")
         found.append(array.content(partial(as_array, name=tensor.name)))
     return found
 
 
 def _told(view: View, name: str, array: StoredArray | None) -> tuple[str, tuple[int, ...]]:
     """The code of its type, and its shape."""
-    if not isinstance(name, str) or name == METADATA:
+    if not isinstance(name, str) or name == METADATA or not is_text(name):
         raise unfit(view, SAFETENSORS, f"{name!r:.80} is the name of no tensor")
     if array is None:
         kind = view[name].kind
@@ -95,12 +95,16 @@ def attributes(view: View) -> Mapping[str, Any]:
 
 def _texts_in(said: Mapping[str, Any]) -> Mapping[str, Any]:
     metadata = said.get("metadata")
-    plain = isinstance(metadata, dict) and all(type(one) is str for one in (*metadata, *metadata.values()))
+    plain = isinstance(metadata, dict) and all(map(_is_text, (*metadata, *metadata.values())))
     return {**said, "metadata": metadata if plain else {}}
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str and is_text(value)
 
 
 def _texts(view: View, metadata: Any) -> Mapping[str, str]:
     for name, value in metadata.items():
-        if not (isinstance(name, str) and isinstance(value, str)):
+        if not (_is_text(name) and _is_text(value)):
             raise unfit(view, SAFETENSORS, f"its metadata are texts by their names, not {name!r:.40}: {value!r:.40}")
     return metadata  # type: ignore[no-any-return]

@@ -52,10 +52,12 @@ def _blocks(view: View) -> Iterator[Buffer]:
 def write_json(view: View, out: BinaryIO) -> None:
     """Plain values: None, truth values, numbers, texts, and lists and dicts of them."""
     found = view.load()
-    _check(view, found, "")
     try:
+        _check(view, found, "")
         out.write(json.dumps(found, ensure_ascii=False, allow_nan=False).encode())
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise unfit(view, JSON, "it is nested without end, or too deep") from None
+    except ValueError as error:
         raise unfit(view, JSON, str(error)) from None
 
 

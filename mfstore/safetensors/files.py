@@ -15,7 +15,7 @@ from typing import Any
 
 from mfstore.errors import CorruptObject, NotSerializable, WrongArgument
 from mfstore.safetensors.dtypes import CODES, TYPES, numpy_dtype
-from mfstore.safetensors.header import METADATA, PREFIX, Header, decode, encode, header_length, laid_out
+from mfstore.safetensors.header import METADATA, PREFIX, Header, decode, encode, header_length, is_text, laid_out
 from mfstore.safetensors.shards import is_index, of_index
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -61,11 +61,11 @@ def _of_file(path: str | os.PathLike[str]) -> OrderedDict[str, Any]:
 
 def _of_mapping(given: Mapping[str, Any], metadata: Mapping[str, str]) -> OrderedDict[str, Any]:
     for name, value in metadata.items():
-        if not (isinstance(name, str) and isinstance(value, str)):
+        if not (isinstance(name, str) and isinstance(value, str) and is_text(name) and is_text(value)):
             raise WrongArgument("metadata are texts by their names", found=f"{name!r}: {value!r:.80}")
     arrays = {}
     for name, value in given.items():
-        if not isinstance(name, str) or name == METADATA:
+        if not isinstance(name, str) or name == METADATA or not is_text(name):
             raise WrongArgument("tensors have names, which are texts", found=f"{name!r:.80}")
         arrays[name] = as_array(value, name)
     header = laid_out([(name, CODES[one.dtype.name], one.shape) for name, one in arrays.items()], metadata)
@@ -73,18 +73,21 @@ def _of_mapping(given: Mapping[str, Any], metadata: Mapping[str, str]) -> Ordere
 
 
 def as_array(value: Any, name: str) -> Any:
-    """An array or a tensor as an array in C order whose type safetensors has. NotSerializable for what is none."""
+    """An array or a tensor as a plain array in C order whose type safetensors has. NotSerializable for what is none,
+    or says more than its elements do (a mask)."""
     import numpy as np
 
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         value = _of_torch(torch, value, name)
-    if not isinstance(value, np.ndarray) or value.dtype.hasobject or value.dtype.name not in CODES:
-        what = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+    is_array = isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
+    if not is_array or value.dtype.hasobject or value.dtype.name not in CODES:
+        what = f"an array of {value.dtype}" if is_array else f"a {type(value).__name__}"
         raise NotSerializable(
             f"safetensors has no tensor like {name!r:.80}, {what}",
             hint=f"It has {', '.join(CODES)}; put stores any object",
         )
+    value = value.view(np.ndarray)
     if value.dtype.byteorder == ">" or (value.dtype.byteorder == "=" and sys.byteorder == "big"):
         value = value.astype(value.dtype.newbyteorder("<"))
     return value if value.flags.c_contiguous else value.copy(order="C")
@@ -93,9 +96,10 @@ def as_array(value: Any, name: str) -> Any:
 def _of_torch(torch: Any, tensor: Any, name: str) -> Any:
     """A tensor as an array of the same memory, where it lies in that of this machine in one piece."""
     kind = str(tensor.dtype).removeprefix("torch.")
-    if tensor.layout is not torch.strided or kind not in CODES:
+    if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_meta or kind not in CODES:
+        how = "nested" if tensor.is_nested else "without data (meta)" if tensor.is_meta else str(tensor.layout)
         raise NotSerializable(
-            f"safetensors has no tensor like {name!r:.80}, of {tensor.dtype} and {tensor.layout}",
+            f"safetensors has no tensor like {name!r:.80}, of {tensor.dtype} and {how}",
             hint="Make it dense, and of another type; put stores any tensor",
         )
     tensor = tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()

@@ -72,10 +72,10 @@ def decode(raw: bytes, nbytes: int) -> Header:
         _refuse(f"its header is not JSON: {error}")
     metadata = said.pop(METADATA, None)
     metadata = {} if metadata is None else metadata
-    if type(metadata) is not dict or not all(type(value) is str and _is_text(value) for value in metadata.values()):
+    if type(metadata) is not dict or not all(type(value) is str and is_text(value) for value in metadata.values()):
         _refuse(f"{METADATA} is not texts by their names")
     tensors = tuple(_tensor_said(name, given) for name, given in said.items())
-    if not all(map(_is_text, (*metadata, *said))):
+    if not all(map(is_text, (*metadata, *said))):
         _refuse("a name in its header is no text")
     at = 0
     for tensor in sorted(tensors, key=lambda tensor: (tensor.start, tensor.end)):
@@ -134,7 +134,7 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < _MOST
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
     """Whether it can be written in UTF-8: JSON can say half a character."""
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 

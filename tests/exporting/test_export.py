@@ -145,6 +145,29 @@ def test_npz(store, exported):
             assert {*found} == {*arrays} and all((found[name] == array).all() for name, array in arrays.items())
 
 
+@pytest.mark.parametrize("names", [
+    ["../x"], ["a\\..\\x"], ["a\0b", "a"], [1, "1"], ["a", "a.npy"], ["\ud800"], ["x" * 70_000],
+], ids=lambda names: f"{names[0]!r:.10}")  # fmt: skip
+def test_names_by_which_an_archive_would_give_something_else(exported, tmp_path, names):
+    with pytest.raises(NotSerializable, match="npz"):
+        exported({name: np.arange(number) for number, name in enumerate(names)}, "a.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensors_in_any_order_are_arrays_in_theirs(exported):
+    torch = pytest.importorskip("torch")
+    whole = torch.arange(24_000.0).reshape(20, 30, 40)
+    tensors = {
+        "turned": whole[0].T, "axes": whole.permute(1, 2, 0), "part": whole[:, ::2], "again": whole[0, 0].expand(3, 40),
+        "channels": whole[None, :3].to(memory_format=torch.channels_last), "pairs": whole.to(torch.complex128).conj(),
+    }  # fmt: skip
+    with np.load(exported(tensors, "a.npz")) as found:
+        for name, tensor in tensors.items():
+            np.testing.assert_array_equal(found[name], tensor.resolve_conj().numpy())
+            one = np.load(exported(tensor, f"{name}.npy"))
+            assert one.dtype == found[name].dtype and (one == found[name]).all()
+
+
 def test_an_array_goes_to_its_file_in_parts(store, tmp_path, monkeypatch):
     held, original = [], streams._read
 
@@ -205,11 +228,17 @@ def test_json_text_and_bytes(store, exported, tmp_path):
     assert exported("text", "as", "text").read_text() == "text"
 
 
+def endless():
+    found = []
+    found.append(found)
+    return found
+
+
 @pytest.mark.parametrize(("obj", "name", "why"), [
     ({"a": 1}, "x.npy", "no array.*What fits: json or pickle"), (LARGE, "x.safetensors", "What fits: npy or pickle"),
     ({"a": LARGE, "b": 1}, "x.npz", "'b' is no array"), ({"a": LARGE, "b": {"c": 1}}, "x.safetensors", "--part b"),
     (np.array([None]), "x.npy", "objects.*What fits: pickle"), (np.zeros(3, ml_dtypes.bfloat16), "x.npy", "bfloat16"),
-    ([1, {2}], "x.json", r"obj\[1\] is a set"), ({"a": [float("nan")]}, "x.json", "What fits"), ({1: 2}, "x.json", "no text"),
+    (endless(), "x.json", "without end"), ([1, {2}], "x.json", r"obj\[1\] is a set"), ({"a": [float("nan")]}, "x.json", "What fits"), ({1: 2}, "x.json", "no text"),
     ("\ud800", "x.txt", "UTF-8"), (frame(), "x.npy", "What fits: parquet or csv or pickle"), ([1], "x.parquet", "no table"),
     (pd.DataFrame({"a": [1, "x", [2]]}), "x.parquet", "Arrow"), (LARGE, "x.csv", "no table"), (LARGE, "x.txt", "no text"),
     ({"a": np.zeros(1, "c16")}, "x.safetensors", "complex128"), (LARGE, "x.bin", "no bytes"), (Model(), "x.safetensors", "state_dict"),
@@ -238,6 +267,10 @@ def test_what_nothing_says(store, exported, tmp_path):
             store.export(store.put(LARGE), place)
     with pytest.raises(WrongArgument, match="safetensors alone"):
         exported(LARGE, "a.npy", metadata={})
+    with pytest.raises(WrongArgument, match="has its own"):
+        exported(store.view(store.put(LARGE)), "a.npy", safe=True)
+    with pytest.raises(InvalidKey, match="name of a file"):
+        store.export(store.put(LARGE), f"{tmp_path}/a/", "npy")
     assert not list(tmp_path.iterdir())
 
 
@@ -261,6 +294,30 @@ def test_files_are_replaced_only_if_told(exported, tmp_path, monkeypatch):
         with pytest.raises(Refused, match="by now"):
             exported(LARGE, "a.npy")
     assert path.read_text() == "theirs" and os.listdir(tmp_path) == ["a.npy"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_file_is_never_replaced(store, tmp_path, overwrite):
+    key = store.put(LARGE)
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "null").symlink_to("/dev/null")
+    with open(tmp_path / "out", "wb") as out:
+        for place in (tmp_path / "fifo", tmp_path / "null", f"/dev/fd/{out.fileno()}", f"/proc/self/fd/{out.fileno()}"):
+            with pytest.raises(Unsupported, match="no regular file"):
+                store.export(key, place, "npy", overwrite=overwrite)
+    with pytest.raises(IsADirectoryError):
+        store.export(key, tmp_path, "npy", overwrite=overwrite)
+    assert {*os.listdir(tmp_path)} == {"fifo", "null", "out"} and os.readlink(tmp_path / "null") == "/dev/null"
+
+
+def test_a_link_is_replaced_and_not_what_it_leads_to(exported, tmp_path):
+    (tmp_path / "theirs").write_text("theirs")
+    for name, target in (("a.npy", "theirs"), ("b.npy", "nothing")):
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(Refused):
+            exported(LARGE, name)
+        assert not exported(LARGE, name, overwrite=True).is_symlink()
+    assert (tmp_path / "theirs").read_text() == "theirs" and not (tmp_path / "nothing").exists()
 
 
 def test_what_fails_leaves_nothing(exported, tmp_path, monkeypatch):
@@ -316,6 +373,7 @@ def test_the_command(command, root, tmp_path):
         )
     )
     assert told == {"key": store.resolve("runs/1"), "path": str(tmp_path / "t.txt")}
+    assert "mfstore get" in command("export", "runs/1", "-", code=2)
     assert "is data within" in command("export", "runs/1", str(path), "--part", "rows", "--part", "a", code=2)
     assert "no part 'x'" in command("export", "runs/1", str(path), "--part", "x", code=1)
     assert "store.export('runs/1', 's3://BUCKET/exports/1.pkl')" in command("presign", "runs/1", code=1)

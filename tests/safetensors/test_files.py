@@ -245,11 +245,27 @@ def test_an_export_far_away_reads_many_tensors_together(tmp_path):
 
 
 @pytest.mark.parametrize("given", [3, [1], "x.safetensors", {"a": [1]}, {1: np.zeros(1)}, {"__metadata__": np.zeros(1)},
-                                   {"a": np.array(["x"])}, {"a": np.array([None])}, {"a": np.zeros(1, "c16")}], ids=str)  # fmt: skip
+                                   {"a": np.array(["x"])}, {"a": np.array([None])}, {"a": np.zeros(1, "c16")},
+                                   {"a": np.ma.array([1.0, 2], mask=[0, 1])}, {"\ud800": np.zeros(1)}], ids=ascii)  # fmt: skip
 def test_what_is_no_tensors(store, given):
     with pytest.raises((WrongArgument, NotSerializable, FileNotFoundError)):
         store.put_safetensors(given)
     assert not list(store.keys())
+
+
+def test_subclasses_are_the_arrays_that_they_are(store, tmp_path):
+    mapped = np.memmap(tmp_path / "a", "f4", "w+", shape=(3, 2))
+    given = {"m": mapped, "x": np.asfortranarray(np.arange(6.0).reshape(2, 3)).view(np.matrix)}
+    key = store.put_safetensors(given)
+    assert key == store.put_safetensors({name: np.array(one) for name, one in given.items()})
+    store.export(key, tmp_path / "a.safetensors")
+    same(load_file(tmp_path / "a.safetensors"), {name: np.ascontiguousarray(one) for name, one in given.items()})
+
+
+def test_a_file_without_tensors_is_that_file_again(store, tmp_path):
+    save_file({}, tmp_path / "a.safetensors", metadata={"format": "pt"})
+    store.export(store.put_safetensors(tmp_path / "a.safetensors"), tmp_path / "b.safetensors")
+    assert (tmp_path / "b.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
 
 
 def test_files_that_are_none(store, tmp_path, file):
@@ -264,8 +280,9 @@ def test_files_that_are_none(store, tmp_path, file):
         store.put_safetensors(path)
     with pytest.raises(WrongArgument, match="its own metadata"):
         store.put_safetensors(file, metadata={})
-    with pytest.raises(WrongArgument, match="metadata are texts"):
-        store.put_safetensors(MODEL, metadata={"a": 1})
+    for value in (1, "\ud800"):
+        with pytest.raises(WrongArgument, match="metadata are texts"):
+            store.put_safetensors(MODEL, metadata={"a": value})
 
 
 def test_a_dict_whose_header_lies_is_a_file_all_the_same(store, tmp_path):
@@ -312,6 +329,10 @@ def test_a_model_of_torch_is_read_by_who_has_no_torch(tmp_path):
         assert all(torch.equal(found[name].float(), tensor.float()) for name, tensor in state.items())
         assert all(found[name].dtype == tensor.dtype for name, tensor in state.items())
         assert plain_reader(path)["weight"].tobytes() == state["weight"].view(torch.int16).numpy().tobytes()
+    for odd in (torch.zeros(3, device="meta"), torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+                torch.eye(3).to_sparse()):  # fmt: skip
+        with pytest.raises(NotSerializable, match="no tensor like 'a'"):
+            store.put_safetensors({"a": odd})
     del state["turned"]  # which takes torch to be turned
     without = (
         "import sys; sys.modules['torch'] = None\nimport mfstore\n"
