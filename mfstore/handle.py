@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mfstore import description
-from mfstore.errors import MfstoreError, NotFound, NotLoadable
+from mfstore.errors import CorruptObject, MfstoreError, NotFound, NotLoadable
 from mfstore.format import recipes
 from mfstore.format.collection import FEATURE
 from mfstore.format.description import PATH, PCODEC_FEATURE, Description
@@ -483,17 +483,36 @@ class Handle:
     def load_again(
         self, error: Exception, key: Key, recipe: Recipe, wanted: Sequence[Artifact], how: Wishes
     ) -> list[Any]:
-        """What could not be loaded: read once more and verified, if it was not, as damage may be the reason. Else its
-        error, which says what could not be loaded from where."""
+        """What could not be loaded: read once more and verified, if it was not, as damage may be the reason; or by the
+        recipe as it is stored by now. Else its error, which says what could not be loaded from where."""
         if not (self.options.knobs.verify if how.verify is None else how.verify):
             try:
                 return list(load_artifacts(self.loading(*how._replace(verify=True)), recipe, wanted))
             except Exception as verified:
                 error = verified
+        if isinstance(error, CorruptObject) and (stored := self._rewritten(key, recipe)) is not None:
+            try:
+                return list(load_artifacts(self.loading(*how._replace(verify=True)), stored, wanted))
+            except Exception as again:
+                error = again
         try:
             raise self.located(error, key) from error.__cause__
         finally:
             del error  # whose traceback has this frame, and with it what was loaded
+
+    def _rewritten(self, key: Key, recipe: Recipe) -> Recipe | None:
+        """The recipe that is stored, if one is kept on this host and that is not what leads to the same places: a
+        collection may have moved them since."""
+        cached = self._shared().cached
+        if cached is None or cached.find_recipe(key) is None:
+            return None
+        try:
+            stored = self.recipe(key)
+        except MfstoreError:
+            return None
+        cached.drop_recipe(key)
+        same = (stored.packs, stored.placements) == (recipe.packs, recipe.placements)
+        return None if same else stored
 
     def located(self, error: Exception, key: Key) -> Exception:
         """The error, saying what could not be loaded from where."""

@@ -164,6 +164,10 @@ class CachedReads:
         """In place of the one that was kept."""
         self.cache.keep(self._name_of(key), data)
 
+    def drop_recipe(self, key: str) -> None:
+        """It did not lead to what is stored."""
+        self.cache.drop(self._name_of(key))
+
     def _name_of(self, key: str) -> str:
         # What one key leads to lies elsewhere in another store.
         return f"recipes/{sha256(self._reader.backend.url.encode()).hexdigest()[:16]}/{key}"
@@ -192,8 +196,8 @@ class CachedReads:
 
     def covers(self, recipe: Recipe, wanted: Sequence[Artifact]) -> bool:
         """Whether the cache has all that these artifacts of a recipe have in packs, and they have something there. Not
-        so where deltas are: what they are made against is not looked for."""
-        if recipe.bases:
+        so where deltas are: what they are made against is not looked for; nor of a tree, which is read later."""
+        if recipe.bases or recipe.is_tree:
             return False
         names = {artifact.name for artifact in wanted}
         ranges: dict[int, list[tuple[int, int]]] = {}

@@ -150,6 +150,27 @@ def test_a_recipe_that_was_rewritten_is_read_where_its_places_are_not_here(far, 
     assert store.backend.since().keys() == {"refs", "recipes", "packs"}
 
 
+@pytest.mark.filterwarnings("ignore:.*is gone")
+def test_a_recipe_from_before_a_collection_leads_to_what_is_stored_too(far, cache):
+    """Where what is here is damaged, and the index, which knows where it lies now, is lost."""
+    far().put_many([ARRAY, *(ARRAY ^ number for number in range(1, 4))])
+    far().put(ARRAY, "one")
+    far().get("one")
+    for _ in range(3):
+        far().plan_gc(grace=0).execute(yes_really=True)
+    store = far()
+    for path in entries(cache):
+        path.write_bytes(bytes(path.stat().st_size))
+    for info in list(store.backend.list("index/")):
+        store.backend.delete(info.key)
+    assert same(store.get("one"), ARRAY)
+    assert store.backend.since()["recipes"] == 1
+    assert same(far().get("one"), ARRAY)
+    last = far()
+    assert same(last.get("one"), ARRAY)
+    assert last.backend.since() == {"refs": 1}
+
+
 def test_what_a_save_relies_on_is_what_is_stored(far):
     key = loaded_once(far)
     store = far()
