@@ -304,7 +304,7 @@ class Catalog:
         try:
             tree = self.tree(named.entry.key, kept)
             return tree_part(holder, named, tree.entry(path[len(holder) + 1 :]))
-        except CorruptObject as error:
+        except (CorruptObject, NotSigned) as error:
             return error
         except NotFound:
             return None
@@ -356,7 +356,7 @@ class Catalog:
             if inside and told.is_directory and (slashes is None or name.count("/") + 1 < slashes):
                 try:
                     found |= self._parts(name, named, told)
-                except CorruptObject:
+                except (CorruptObject, NotSigned):
                     found[name] = Entry(name, FILE, UNKNOWN, None, ref=name)
         return found | {name: Entry(name, FILE, UNKNOWN, None, ref=name) for name in unread}
 

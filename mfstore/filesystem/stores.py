@@ -239,6 +239,8 @@ class StoreFileSystem(AbstractFileSystem):
         found = self.catalog.below(path, inside=inside, depth=depth)
         if path:
             (itself,) = self.catalog.look([path], directories=False)
+            if isinstance(itself, MfstoreError) and not found:
+                raise itself
             if isinstance(itself, Entry) and (itself.kind == FILE or itself.key is not None):
                 found[path] = itself
                 # What lies in a tree is no ref, and is looked into whatever becomes of refs.

@@ -232,6 +232,15 @@ def test_only_what_is_signed_is_read(tmp_path):
     assert fs.cat("signed") == b"signed"
     with pytest.raises(NotSigned):
         fs.cat("other")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_bytes(LONG)
+    store.put_tree(tmp_path / "tree", "tree")
+    assert fs.find("") == ["other", "signed", "tree"]
+    unsigned, signed = fs.cat_ranges(["tree/file", "signed"], 0, 3)
+    assert isinstance(unsigned, NotSigned) and signed == b"sig"
+    for look in (fs.cat, fs.info, fs.find):
+        with pytest.raises(NotSigned):
+            look("tree/file")
 
 
 def test_a_refusal_is_not_absence(fs, monkeypatch):
