@@ -29,6 +29,8 @@ def cache(directory: str | None, clear: bool, as_json: bool) -> None:
     found = open_cache(knobs.cache, knobs.cache_size if knobs.cache else 0)
     if found is None:
         where = "none, as MFSTORE_CACHE says" if knobs.cache == "" else "none: no directory is this user's alone"
+        if knobs.cache:
+            where = f"none: {printable(knobs.cache)} is no directory, and cannot be made"
         if as_json:
             print_json({"directory": None})
         else:

@@ -402,7 +402,15 @@ class RangeCache:
             return
         waited = mine = False
         try:
-            while not (mine := _try_lock(descriptor)) and time.time() - os.fstat(descriptor).st_mtime < PATIENCE:
+            came = since = 0.0
+            while not (mine := _try_lock(descriptor)):
+                # By the clock for who comes to one that is late already; by what changes, as a clock may be set back, or
+                # be the one of a file server.
+                now, last = time.monotonic(), os.fstat(descriptor).st_mtime
+                if not waited or last != came:
+                    came, since = last, now
+                if now - since >= PATIENCE or time.time() - last >= PATIENCE:
+                    break
                 waited = True
                 time.sleep(LOOK)
             if mine and waited:

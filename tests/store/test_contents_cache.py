@@ -577,13 +577,16 @@ def test_of_those_that_load_the_same_at_once_one_fetches(far):
     assert sum("packs" in store.backend.since() for store in stores) == 1
 
 
-def test_who_waits_for_one_that_hangs_fetches_too(far, cache, monkeypatch):
+@pytest.mark.parametrize("set_back", [0, 86400])
+def test_who_waits_for_one_that_hangs_fetches_too(far, cache, monkeypatch, set_back):
     monkeypatch.setattr(ranges, "PATIENCE", 0.05)
     key = far().put(ARRAY)
     store = far()
     original = store.backend.get_range
 
     def hanging(*arguments):
+        for lock in (cache / "contents" / "locks").iterdir():
+            os.utime(lock, (lock.stat().st_mtime + set_back,) * 2)  # of before the clock was set back
         assert same(far().get(key), ARRAY)  # as another process, in the middle of this one's
         return original(*arguments)
 
