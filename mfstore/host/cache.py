@@ -218,12 +218,17 @@ def _directory(setting: str | None) -> Path | None:
     # Entries name pickles: nobody else may have made the directory, or may write to it.
     if status.st_uid != os.getuid() or status.st_mode & 0o077 or not stat.S_ISDIR(status.st_mode):
         if setting:
+            found, hint = f"{setting} with mode {stat.filemode(status.st_mode)}", f"chmod 700 {setting}"
+            if not stat.S_ISDIR(status.st_mode):
+                found, hint = f"{setting}, a link", f"Name where it leads: {path.resolve()}"
+            elif status.st_uid != os.getuid():
+                found, hint = f"{setting}, of user {status.st_uid}", f"Name a directory of user {os.getuid()}"
             raise InvalidKey(
                 "cache or MFSTORE_CACHE must be a directory of this user's that nobody else may use",
-                found=f"{setting} with mode {stat.filemode(status.st_mode)}", hint=f"chmod 700 {setting}",
+                found=found, hint=hint,
             )  # fmt: skip
         return None
-    if setting and (path / "mfstore.json").exists():
+    if setting and os.path.exists(path / "mfstore.json"):  # noqa: PTH110
         raise InvalidKey(
             "cache or MFSTORE_CACHE is a directory of its own, from which files are removed",
             found=f"{setting}, where a store is", hint=f"mkdir -m 700 {setting}-cache, or any other place",

@@ -256,7 +256,7 @@ class RangeCache:
     def maps_safely(self) -> bool:
         """Whether no other machine changes files under a map."""
         if self._maps_safely is None:
-            if not self.root.exists():
+            if not os.path.exists(self.root):  # noqa: PTH110
                 return False  # nothing to map, and no telling
             self._maps_safely = not on_network(str(self.root))
         return self._maps_safely
@@ -404,8 +404,8 @@ class RangeCache:
         try:
             came = since = 0.0
             while not (mine := _try_lock(descriptor)):
-                # By the clock for who comes to one that is late already; by what changes, as a clock may be set back, or
-                # be the one of a file server.
+                # By the clock, for who comes to one that is late already; by what changes, as a clock may be set back,
+                # or be the one of a file server.
                 now, last = time.monotonic(), os.fstat(descriptor).st_mtime
                 if not waited or last != came:
                     came, since = last, now

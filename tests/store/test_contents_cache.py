@@ -343,9 +343,16 @@ def test_a_directory_that_others_may_use_is_refused(tmp_path):
     path = tmp_path / "open"
     path.mkdir(mode=0o755)
     (tmp_path / "link").symlink_to(path)
-    for bad in (path, tmp_path / "link"):
-        with pytest.raises(InvalidKey, match="of this user's"):
+    hints = {path: f"chmod 700 {path}", tmp_path / "link": f"leads: {path}"}
+    if not os.geteuid():
+        other = tmp_path / "other"
+        other.mkdir(mode=0o700)
+        os.chown(other, 65534, 65534)
+        hints[other] = "Name a directory of user 0"
+    for bad, hint in hints.items():
+        with pytest.raises(InvalidKey, match="of this user's") as refused:
             mfstore.open("s3://nobody/asks", cache=bad)
+        assert refused.value.hint.endswith(hint)
 
 
 def test_a_directory_that_was_removed_is_this_users_alone_again(far, cache):
