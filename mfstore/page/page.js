@@ -90,12 +90,23 @@
   const troubleOf = (entry) =>
     text(entries.trouble[entry]) || (entries.n[entry] ? text(contents.trouble[contentOf(newest(entry))]) : "");
 
-  /* The value that another is compared with: the one before it; of tasks, one of another run. */
+  /* The value that another is compared with: the one before it. Of tasks, that of the run before which is the same one
+     in the order of their numbers: so those of a foreach meet, as far as there are as many. */
   function before(entry, value) {
-    for (let other = value + 1; other < valuesFrom[entry + 1]; other += 1) {
-      if (!values.label || runOf(other) !== runOf(value)) return other;
-    }
-    return -1;
+    const end = valuesFrom[entry + 1];
+    if (!values.label) return value + 1 < end ? value + 1 : -1;
+    const ofRun = (first) => {
+      let last = first;
+      while (last < end && runOf(last) === runOf(first)) last += 1;
+      return Array.from({ length: last - first }, (_, number) => first + number);
+    };
+    const counted = (tasks) => [...tasks].sort((a, b) => compare(text(values.label[a]), text(values.label[b])));
+    let first = value;
+    while (first > valuesFrom[entry] && runOf(first - 1) === runOf(value)) first -= 1;
+    const mine = ofRun(first);
+    if (first + mine.length >= end) return -1;
+    const others = counted(ofRun(first + mine.length));
+    return others[Math.min(counted(mine).indexOf(value), others.length - 1)];
   }
 
   /* Artifacts of a value, each with whether it was added, changed or is the same; then those that are gone. */
@@ -358,8 +369,9 @@
     for (let one = valuesFrom[entry]; one < valuesFrom[entry + 1]; one += 1) rows.push(one);
     const left = entries.total[entry] - entries.n[entry];
     const fresh = rows.some((one) => values.fresh[one] >= 0);
+    const noted = rows.some((one) => noteOf(one) !== "");
     const history = table(
-      [WORDS.value, WORDS.set, "bytes", ...(fresh ? ["new"] : []), data.kind === "store" ? "key" : "artifacts", "note"], rows,
+      [WORDS.value, WORDS.set, "bytes", ...(fresh ? ["new"] : []), data.kind === "store" ? "key" : "artifacts", ...(noted ? ["note"] : [])], rows,
       (one) => {
         const content = contentOf(one);
         const number = one - valuesFrom[entry];
@@ -369,7 +381,7 @@
           h("td", { class: "number" }, bytes(contents.size[content])),
           fresh ? h("td", { class: "number" }, bytes(values.fresh[one])) : null,
           h("td", { class: "code" }, data.kind === "store" ? contents.key[content].slice(0, 10) : count(contents.total[content])),
-          h("td", { dir: "auto" }, brief(noteOf(one)).slice(0, 120)));
+          noted ? h("td", { dir: "auto" }, brief(noteOf(one)).slice(0, 120)) : null);
       }, [2, ...(fresh ? [3] : [])]);
     return [head, h("h3", {}, `${many(entries.total[entry], WORDS.value)}`), history,
       left > 0 ? h("p", { class: "soft" }, data.kind === "store"
@@ -683,7 +695,7 @@
   function show() {
     const asked = place();
     const first = Object.keys(VIEWS)[0];
-    const name = asked.get("tab") in VIEWS ? asked.get("tab") : asked.has("ref") ? "entries" : asked.has("run") && VIEWS.runs ? "runs" : asked.has("by") && VIEWS.bytes ? "bytes" : first;
+    const name = Object.hasOwn(VIEWS, asked.get("tab")) ? asked.get("tab") : asked.has("ref") ? "entries" : asked.has("run") && VIEWS.runs ? "runs" : asked.has("by") && VIEWS.bytes ? "bytes" : first;
     for (const [one, tab] of Object.entries(tabs)) {
       tab.setAttribute("aria-selected", one === name);
       tab.tabIndex = one === name ? 0 : -1;

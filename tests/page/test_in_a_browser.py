@@ -61,6 +61,13 @@ onload = async () => {
     const at = async (name, hash) => { if (hash !== undefined) window_.location.hash = hash; await pause(); seen[name] = look(frame); };
     await at("first");
     for (const tab of ["bytes", "growth", "about"]) if (page.getElementById("tab-" + tab)) await at(tab, "#tab=" + tab);
+    if (frame.name === "tasks") {
+      seen.against = [];
+      for (const v of ["0", "1", "2", "5"]) {
+        window_.location.hash = `#ref=F/train&v=${v}`; await pause();
+        seen.against.push(page.querySelectorAll(".detail h3")[1].textContent);
+      }
+    }
     if (frame.name === "order") {
       await at("list", "#tab=entries"); seen.orders = [];
       for (const head of page.querySelectorAll(".head button")) for (let time = 0; time < 2; time += 1) {
@@ -127,10 +134,11 @@ def evil():
 
 
 def tasks():
-    values = tuple(Value(f"{run}/7", f"F/{run}/train/7", 1e9 + run) for run in (3, 2))
+    ended = ((3, 7), (3, 11), (3, 9), (2, 6), (2, 10), (2, 8))  # in their order, the last first; three of a foreach
+    values = tuple(Value(f"{run}/{task}", f"F/{run}/train/{task}", 1e9 + run) for run, task in ended)
     contents = {value.key: Content("task", 5, parts=(Part("x", "int", 5, value.key),)) for value in values}
     spaces = (Space("run", (("F/3", 7, 1), ("F/2", 5, 1)), 12, 1, 0),)
-    return Facts("root", "root", "A root", 2e9, "1", (), (Entry("F/train", values, 2),), contents, spaces)
+    return Facts("root", "root", "A root", 2e9, "1", (), (Entry("F/train", values, 6),), contents, spaces)
 
 
 def order():
@@ -166,6 +174,8 @@ def test_pages_are_safe_readable_and_do_what_they_should(tmp_path):
     told = json.loads(unescape(re.search(r"told (.*) end", done.stdout.decode(), re.DOTALL)[1]))
     assert told.pop("hacked") == 0
     orders, steps = told["order"].pop("orders"), told["order"].pop("steps")
+    against = told["tasks"].pop("against")
+    assert against == ["3/7, against 2/6", "3/11, against 2/10", "3/9, against 2/8", "2/8"]
     for name, seen in told.items():
         for step, found in seen.items():
             where = f"{name}, {step}"
