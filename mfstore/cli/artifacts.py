@@ -81,6 +81,11 @@ def put(
     """Store FILES as raw bytes (- is standard input), directories among them as trees, and print their keys."""
     if by_tensor and "-" in files:
         raise click.UsageError("--safetensors needs files: standard input cannot be mapped")
+    directories = {name for name in files if Path(name).is_dir()}
+    if (exclude or omit_unreadable) and not directories:
+        raise click.UsageError("--exclude and --omit-unreadable are of directories, and there is none")
+    if by_tensor and directories:
+        raise click.UsageError(f"--safetensors needs files, and {min(directories)} is a directory")
     store = opened(url, connection, create=True, compress=compress)
     if ref is not None:
         store.refs.settable(ref)  # a name that cannot be is told before anything is stored
@@ -90,7 +95,7 @@ def put(
     with shown(True, "put", length, items=len(files) > 1, of_items=len(files)) as tell:
         for name in files:
             # A pipe is read in blocks like a file, so that memory stays bounded.
-            if Path(name).is_dir():
+            if name in directories:
                 key = store.put_tree(name, base=base, exclude=exclude, on_error=on_error, note=note)
             elif by_tensor:
                 key = store.put_safetensors(name, base=base, note=note)
@@ -116,14 +121,14 @@ def put(
 @click.option("--name", metavar="ARTIFACT", help="Of a bundle: which artifact (its pickle is written).")
 @cache_option
 @click.option(
-    "--existing", type=click.Choice(("refuse", "keep", "replace")), default="refuse", show_default=True,
-    help="Of a tree: what becomes of what is at --output already.",
+    "--existing", type=click.Choice(("refuse", "keep", "replace")),
+    help="Of a tree: what becomes of what is at --output already.  [default: refuse]",
 )  # fmt: skip
 @click.argument("key", metavar="NAME[:PATH]", shell_complete=complete_ref)
 @connection_options()
 def get(
     url: str, connection: Connection, as_json: bool, output: str | None, name: str | None,
-    existing: Literal["refuse", "keep", "replace"], cache: str | None, key: str,
+    existing: Literal["refuse", "keep", "replace"] | None, cache: str | None, key: str,
 ) -> None:  # fmt: skip
     """Write the bytes of NAME, a key or a ref: raw bytes as stored, objects as their pickle. Nothing is unpickled.
 
@@ -137,10 +142,16 @@ def get(
     store = opened(url, connection, cache=cache)
     found, path = name_and_path(store, key)
     if path is not None or store.handle.recipe(found).is_tree:
-        _get_of_tree(store, found, path or "", output, existing)
+        if name is not None:
+            raise click.UsageError("--name is of bundles: of a tree the path in it comes behind a colon")
+        if output is None and existing is not None:
+            raise click.UsageError("--existing needs --output")
+        _get_of_tree(store, found, path or "", output, existing or "refuse")
         if as_json:
             print_json({"key": found, "path": path or "", "output": output})
         return
+    if existing is not None:
+        raise click.UsageError(f"--existing is of trees, and {key} is none: --output replaces a file")
     if output is not None:
         if Path(output).is_dir():
             raise click.UsageError(f"--output {output} is a directory, and {key} is no tree")

@@ -458,6 +458,14 @@ def test_the_commands(source, tmp_path):
     assert "not \\udcff utf8\\n" in run("tree", *place, "t").stdout.splitlines()
     assert '"target": "a.txt"' in run("tree", *place, "--json", "t").stdout
     assert "nothing" in run("get", *place, "t:none", code=1).stderr
+    file = run("put", *place, source / "a.txt").stdout.strip()
+    for command in (
+        ("put", *place, "--exclude", "x", source / "a.txt"), ("put", *place, "--omit-unreadable", source / "a.txt"),
+        ("put", *place, "--safetensors", source), ("get", *place, "--name", "a", "t:a.txt"),
+        ("get", *place, "--existing", "keep", "t:a.txt"),
+        ("get", *place, "--existing", "keep", file, "-o", tmp_path / "file"),
+    ):  # fmt: skip
+        assert "Error: --" in run(*command, code=2).stderr
     os.mkfifo(source / "pipe")
     with warnings.catch_warnings():
         warnings.simplefilter("default")
