@@ -45,16 +45,34 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(store, key, tmp_path):
     (to / "d").mkdir(parents=True, mode=0o711)
     (to / "d" / "b").write_bytes(OLD)
     (to / "other").write_bytes(OLD)
+    to.chmod(0o711)
     with pytest.raises(Refused, match="existing='keep'"):
         store.get_tree(key, to)
     assert names(to) == ["d", "d/b", "other"]
     store.get_tree(key, to, existing="keep")
     assert names(to) == sorted([*ALL, "other"])
     assert (to / "d" / "b").read_bytes() == OLD and (to / "a").read_bytes() == NEW + b"a"
-    assert stat.S_IMODE((to / "d").stat().st_mode) == 0o711
+    assert stat.S_IMODE((to / "d").stat().st_mode) == stat.S_IMODE(to.stat().st_mode) == 0o711
     store.get_tree(key, to, existing="replace")
     assert (to / "d" / "b").read_bytes() == NEW + b"d/b" and (to / "other").read_bytes() == OLD
-    assert stat.S_IMODE((to / "d").stat().st_mode) == 0o755
+    assert stat.S_IMODE((to / "d").stat().st_mode) == stat.S_IMODE(to.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("existing", ["refuse", "keep"])
+@pytest.mark.parametrize("name", ["d/b", "link"])
+def test_what_comes_there_meanwhile_stays(store, key, tmp_path, monkeypatch, existing, name):
+    to = tmp_path / "to"
+    to.mkdir()
+
+    def write(fd, data):
+        (to / name).write_bytes(OLD)
+        os.write(fd, data)
+
+    monkeypatch.setattr(restoring, "write", write)
+    with pytest.raises(Refused, match="somebody else"):
+        store.get_tree(key, to, existing=existing)
+    assert (to / name).read_bytes() == OLD
+    assert not [path for path in names(to) if ".mfstore" in path]
 
 
 def test_directories_of_an_interrupted_restore_become_as_stored(store, key, tmp_path, monkeypatch):
