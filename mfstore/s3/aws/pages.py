@@ -107,11 +107,12 @@ def _plain_entries(body: bytes) -> tuple[list[tuple[str, ...]], bytes]:
         before, text = body[:first].decode(), body[first:].decode()
     except UnicodeDecodeError:
         return [], body
-    text = text.replace("&quot;", '"').replace("&#34;", '"')  # around ETags
-    found: list[tuple[str, ...]] = PLAIN_ENTRY.findall(text)
+    unquoted = text.replace("&quot;", '"').replace("&#34;", '"')  # around ETags
+    found: list[tuple[str, ...]] = PLAIN_ENTRY.findall(unquoted)
     count = len(found)
-    # As many begin as were found, and each begins where another ends: there is nothing between them.
-    if text.count("<Contents>") != count or text.count("</Contents><Contents>") != count - 1:
+    # As many begin and end as were found, and each begins where another ends: there is nothing between them.
+    ends = text.count("</Contents>")
+    if ends != count or text.count("<Contents>") != count or text.count("</Contents><Contents>") != count - 1:
         return [], body
     rest = before + text[text.rindex("</Contents>") + len("</Contents>") :]
     if "Contents" in rest:
@@ -125,7 +126,7 @@ def _listed(entries: list[tuple[str, ...]], encoded: bool) -> list[Listed]:
     if encoded:
         keys = _decoded(keys)
     return [
-        _new(Listed, (key, int(size), _time(modified) if modified else None, etag, storage))
+        _new(Listed, (key, int(size), _time(modified) if modified else None, etag, storage or None))
         for key, (_, modified, etag, size, storage) in zip(keys, entries, strict=True)
     ]
 
@@ -157,7 +158,7 @@ def _page(root: ElementTree.Element, space: str, plain: list[tuple[str, ...]]) -
             elif tag == modified:
                 modified_text = child.text
             elif tag == storage:
-                storage_text = child.text or ""
+                storage_text = child.text
         if not name:
             raise ValueError("an entry without a key")
         if encoded and ("%" in name or "+" in name):

@@ -59,6 +59,8 @@ PAGES = {
     "unknown elements": plain("a", more="<Restored><By>x</By></Restored>") + plain("b"),
     "a prefix of this name": "<Prefix>Contents</Prefix>" + plain("a"),
     "large": plain("a", size="1" * 18) + plain("b", size="1" * 20),
+    "another tag at the end": plain("a") + plain("b").replace("<Contents>", "<Contents >"),
+    "no storage class": (plain("a") + plain("b")).replace("<StorageClass>STANDARD</StorageClass>", ""),
 }
 
 
