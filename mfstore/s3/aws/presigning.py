@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
 
 
-def presigned(control: ControlPlane, bucket: str, key: str, seconds: int) -> tuple[str, float | None]:
-    """A URL that gets an object for so long, and when the credentials end with which it is signed (time.time(); None
-    where they say nothing of an end). It is made here: nobody is asked."""
+def presigned(
+    control: ControlPlane, bucket: str, key: str, seconds: int, version_id: str | None = None
+) -> tuple[str, float | None]:  # fmt: skip
+    """A URL that gets an object, or a version of it, for so long, and when the credentials end with which it is signed
+    (time.time(); None where they say nothing of an end). It is made here: nobody is asked."""
     assert isinstance(control, BotocoreControlPlane)
     process = control.process()
     settings = control.settings
@@ -29,12 +31,13 @@ def presigned(control: ControlPlane, bucket: str, key: str, seconds: int) -> tup
     secrets = credentials.access_key, credentials.secret_key, credentials.token
     keys = {name: value for name, value in zip(KEY_OPTIONS, secrets, strict=True) if value is not None}
     region = process.regions.of(bucket)
+    params = {"Bucket": bucket, "Key": key} | ({} if version_id is None else {"VersionId": version_id})
     try:
         client = sessions.client_for(
             settings if region is None else replace(settings, region=region), process.session,
             process.config.merge(Config(signature_version="s3v4")), keys,
         )  # fmt: skip
-        url: str = client.generate_presigned_url("get_object", {"Bucket": bucket, "Key": key}, ExpiresIn=seconds)
+        url: str = client.generate_presigned_url("get_object", params, ExpiresIn=seconds)
     except Exception as error:
         raise errors.local(error, settings.profile).where(key=key) from error
     return url, internals.end_of(process.keyring.botocore_credentials())

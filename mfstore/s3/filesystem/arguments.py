@@ -71,7 +71,7 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
         elif name in ("endpoint_url", "session", *OURS):
             client[name] = value
         elif name == "use_ssl":
-            if value is False:
+            if not value:
                 in_client.setdefault("use_ssl", False)
         elif value in AS_HERE.get(name, ()):
             continue
@@ -80,6 +80,9 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
                 f"{name} has no meaning here", found=f"{name}={value!r:.60}",
                 hint=REFUSED.get(name, "docs/s3-filesystem.md lists the arguments"),
             )  # fmt: skip
+    for name, value in in_client.items():
+        if client.get(name, value) != value:
+            raise WrongArgument(f"{name} is given twice: in client_kwargs and as an argument")
     return Settings({**in_client, **client}, options)
 
 

@@ -35,7 +35,7 @@ from mfstore.s3.filesystem.errors import DirectoryNotEmpty, FileExists, as_kind,
 from mfstore.s3.filesystem.gathering import Gathering
 from mfstore.s3.filesystem.infos import Info, Tree, children, directory, headed, listed, version
 from mfstore.s3.filesystem.listings import Listings
-from mfstore.s3.filesystem.paths import PROTOCOLS, VERSION, Location, bare, locate, parent
+from mfstore.s3.filesystem.paths import PROTOCOLS, VERSION, Location, bare, exact, locate, parent
 from mfstore.s3.filesystem.reading import ADAPTIVE, S3File
 from mfstore.s3.filesystem.writing import S3Transaction, S3WriteFile, written_as
 from mfstore.s3.transfers.copies import DESCRIBED, put_again, told
@@ -50,6 +50,8 @@ BLOCK = 8 << 20
 """Bytes that a file reads ahead at most."""
 GAP = 64 << 10
 """Ranges of one file that lie so close are fetched as one: a request costs as much as so many bytes do."""
+MODES = ("overwrite", "create")
+"""How a file is stored: whatever is there, or only where nothing is."""
 TEXT = ("encoding", "errors", "newline")
 """Arguments of ``open`` that are about text."""
 NOT_EMPTY = "BucketNotEmpty"
@@ -164,6 +166,14 @@ class S3FileSystem(AsyncFileSystem):
         found = self.split(path)
         if not found.key:
             raise InvalidKey("a file is bucket/key", found=repr(str(path)))
+        return found
+
+    def _present(self, path: Any) -> Location:
+        """The same for what changes files: Unsupported for a version, which is none to be written, copied or
+        deleted, and must not be taken for the file that is there now."""
+        found = self._file(path)
+        if found.version is not None:
+            raise Unsupported("versions can be read, and no more", key=bare(path), hint="Name the file alone")
         return found
 
     def _options(self, given: Mapping[str, Any] | None = None, version_id: str | None = None) -> Options:
@@ -510,7 +520,7 @@ class S3FileSystem(AsyncFileSystem):
             copy_kwargs: Further parameters of CopyObject, such as ``ContentType``.
             changes: By name.
         """
-        where = self._file(path)
+        where = self._present(path)
         (outcome,) = self.client.head_many([where.url], options=self._options())
         metadata = outcome.metadata
         for name, value in changes.items():
@@ -554,7 +564,8 @@ class S3FileSystem(AsyncFileSystem):
         if end is None:
             return (where.url, begin, None)
         if begin < 0 or end < 0:
-            size = self.info(bare(where.url), version_id=where.version)["size"]
+            # What is remembered may be of another object by now, whose end lies elsewhere.
+            size = self.info(bare(where.url), version_id=where.version, refresh=True, as_file=True)["size"]
             begin, end, _ = slice(begin, end).indices(size)
         return (where.url, begin, end - begin) if end > begin else None
 
@@ -598,13 +609,16 @@ class S3FileSystem(AsyncFileSystem):
                 if on_error == "omit":
                     return {}
                 raise
-        outcomes = self.client.get_many(
-            [self._file(one).url for one in paths], on_error="raise" if on_error == "raise" else "return",
-            options=self._options(how), ordered=False,
-        )  # fmt: skip
+        places = [self._file(one) for one in paths]
         got: list[Any] = [None] * len(paths)
-        for outcome in outcomes:
-            got[outcome.index] = bytes(outcome.data) if outcome.error is None else file_error(outcome.error)
+        for version_id, numbers in _by_version(places).items():
+            outcomes = self.client.get_many(
+                [places[number].url for number in numbers], on_error="raise" if on_error == "raise" else "return",
+                options=self._options(how, version_id), ordered=False,
+            )  # fmt: skip
+            for outcome in outcomes:
+                failed = outcome.error
+                got[numbers[outcome.index]] = bytes(outcome.data) if failed is None else file_error(failed)
         return {
             one: data for one, data in zip(paths, got, strict=True)
             if on_error != "omit" or not isinstance(data, Exception)
@@ -623,27 +637,28 @@ class S3FileSystem(AsyncFileSystem):
             max_gap: Bytes that may lie between two that are fetched together. Default: 64 KiB.
             on_error: "return" an error in place of the bytes, or "raise" the first.
         """
-        items = self._slices(paths, starts, ends)
+        places, items = self._slices(paths, starts, ends)
         got: list[Any] = [b""] * len(items)
-        options = self._options(how)
-        bounded = [i for i, item in enumerate(items) if isinstance(item, tuple) and item[2] is not None]
-        others = [i for i, item in enumerate(items) if item is not None and not (isinstance(item, tuple) and item[2])]
         gap = GAP if max_gap is None else max_gap
-        ranged = [items[i] for i in bounded]
-        for numbers, outcomes in (
-            (bounded, self.client.get_ranges(ranged, "return", gap=gap, options=options, ordered=False)),
-            (others, self.client.get_many([items[i] for i in others], on_error="return", options=options)),
-        ):
-            for outcome in outcomes if numbers else ():
-                got[numbers[outcome.index]] = _bytes_or_error(outcome)
+        for version_id, asked in _by_version(places).items():
+            options = self._options(how, version_id)
+            bounded = [i for i in asked if isinstance(items[i], tuple) and items[i][2] is not None]
+            others = [i for i in asked if items[i] is not None and not (isinstance(items[i], tuple) and items[i][2])]
+            ranged = [items[i] for i in bounded]
+            for numbers, outcomes in (
+                (bounded, self.client.get_ranges(ranged, "return", gap=gap, options=options, ordered=False)),
+                (others, self.client.get_many([items[i] for i in others], on_error="return", options=options)),
+            ):
+                for outcome in outcomes if numbers else ():
+                    got[numbers[outcome.index]] = _bytes_or_error(outcome)
         if on_error != "return":
             failed = next((one for one in got if isinstance(one, BaseException)), None)
             if failed is not None:
                 raise failed
         return got
 
-    def _slices(self, paths: Any, starts: Any, ends: Any) -> list[Any]:
-        """What bulk operations are asked for to get slices."""
+    def _slices(self, paths: Any, starts: Any, ends: Any) -> tuple[list[Location], list[Any]]:
+        """Where slices lie, and what bulk operations are asked for to get them."""
         if not isinstance(paths, (list, tuple)):
             raise WrongArgument("paths are a list", found=type(paths).__name__)
         begins = starts if isinstance(starts, Iterable) else [starts] * len(paths)
@@ -652,7 +667,8 @@ class S3FileSystem(AsyncFileSystem):
             triples = list(zip(paths, begins, stops, strict=True))
         except ValueError:
             raise InvalidKey("there are as many starts and ends as paths") from None
-        return [self._item(self._file(path), start, end) for path, start, end in triples]
+        places = [self._file(path) for path in paths]
+        return places, [self._item(place, start, end) for place, (_, start, end) in zip(places, triples, strict=True)]
 
     @file_errors
     def get_file(self, rpath: Any, lpath: Any, callback: Any = DEFAULT_CALLBACK, **how: Any) -> None:
@@ -691,16 +707,21 @@ class S3FileSystem(AsyncFileSystem):
         lpath = make_path_posix(lpath)
         into = isinstance(lpath, str) and (trailing_sep(lpath) or LocalFileSystem().isdir(lpath))
         source = rpath if isinstance(rpath, list) else _with_slash(rpath)
-        local = plans.placed(list(expanded), source, lpath, into)
+        local = self._placed(list(expanded), source, lpath, into)
         if isinstance(lpath, str):
             plans.check_within(lpath, local)
+        files = [os.path.normpath(one) for one, info in zip(local, expanded.values(), strict=True) if not _is_dir(info)]
+        plans.check_distinct(files)
         pairs = []
         for (path, info), target in zip(expanded.items(), local, strict=True):
-            if info is not None and info["type"] == "directory":
+            if _is_dir(info):
                 os.makedirs(target, exist_ok=True)  # noqa: PTH103
             else:
                 pairs.append((path, target))
         self._download(pairs, callback, how)
+
+    def _placed(self, found: list[str], source: Any, destination: Any, into: bool) -> list[str]:
+        return plans.placed(found, source, destination, into, VERSION if self.version_aware else None)
 
     def _download(
         self, pairs: Sequence[tuple[str, str]], callback: Any, how: Mapping[str, Any], alone: bool = False
@@ -739,10 +760,12 @@ class S3FileSystem(AsyncFileSystem):
         self, pairs: Sequence[tuple[str, Any]], mode: str, how: Mapping[str, Any],
         told: Callable[[Iterable[Outcome]], None] = lambda outcomes: _all(outcomes),
     ) -> None:  # fmt: skip
+        if mode not in MODES:
+            raise WrongArgument('mode is "overwrite" or "create"', found=f"mode={mode!r:.40}")
         new = mode == "create"
         metadata = how.get("Metadata")
         options = self._options({name: value for name, value in how.items() if name != "Metadata"})
-        items: list[Any] = [(self._file(path).url, data) for path, data in pairs]
+        items: list[Any] = [(self._present(path).url, data) for path, data in pairs]
         if new:
             items = [PutItem(url, data, if_none_match=True) for url, data in items]
         try:
@@ -797,6 +820,7 @@ class S3FileSystem(AsyncFileSystem):
                 pairs.append((one, other))
             elif not self.split(other).key:
                 self.makedirs(other, exist_ok=True)
+        plans.check_distinct(other for _, other in pairs)
         self._upload(pairs, callback, mode, how)
 
     def _upload(
@@ -811,7 +835,7 @@ class S3FileSystem(AsyncFileSystem):
     def touch(self, path: Any, truncate: bool = True, data: Any = None, **how: Any) -> None:
         """Make an empty file, or one of ``data``. Without ``truncate`` a file that is there stays as it is, and is
         young again."""
-        where = self._file(path)
+        where = self._present(path)
         if not truncate and data is None and self.isfile(path):
             self.client.copy([(where.url, where.url)], options=self._options(how))
             self._listings.forget(bare(path))
@@ -851,7 +875,7 @@ class S3FileSystem(AsyncFileSystem):
             expanded = self._files_of(expanded)
         into = isinstance(path2, (str, os.PathLike)) and (trailing_sep(str(path2)) or self.isdir(path2))
         source = path1 if isinstance(path1, list) else _with_slash(path1)
-        copies = plans.placed(list(expanded), source, self._strip_protocol(path2), into) if expanded else []
+        copies = self._placed(list(expanded), source, self._strip_protocol(path2), into) if expanded else []
         return [
             (one, other)
             for (one, info), other in zip(expanded.items(), copies, strict=True)
@@ -860,7 +884,8 @@ class S3FileSystem(AsyncFileSystem):
 
     def _copied(self, pairs: Sequence[tuple[str, str]], how: Mapping[str, Any], gone: bool = False) -> None:
         """Copy each; with ``gone``, those that are there."""
-        urls = [(self._file(one).url, self._file(other).url) for one, other in pairs]
+        plans.check_apart(pairs)
+        urls = [(self._present(one).url, self._present(other).url) for one, other in pairs]
         try:
             result = self.client.copy(urls, "return" if gone else "raise", options=self._options(how), stream=True)
             for outcome in result if urls else ():
@@ -885,31 +910,31 @@ class S3FileSystem(AsyncFileSystem):
     @file_errors
     def rm_file(self, path: Any, **how: Any) -> None:
         """Delete one file. One that is not there counts as deleted."""
-        self._file(path)
         self._deleted([bare(path)], how)
 
     @file_errors
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None, **how: Any) -> None:
-        """Delete files, 1000 by a request; with ``recursive`` all that lies below directories, and buckets. Files that
-        are named, and are not there, count as deleted.
+        """Delete files, 1000 by a request; with ``recursive`` all that lies below directories, an object of the same
+        name as the one that is named, and buckets. Files that are named, and are not there, count as deleted.
 
         Raises:
             FileNotFoundError: nothing matches a pattern, or lies in a directory.
         """
         expanded = self._expanded(path, recursive, maxdepth)
-        marks = [
-            f"{name}/" for name, info in expanded.items()
-            if info is not None and info["type"] == "directory" and self.split(name).key
-        ]  # fmt: skip
-        files = [name for name, info in expanded.items() if info is None or info["type"] == "file"]
-        buckets = [name for name in expanded if not self.split(name).key]
-        self._deleted([name for name in files if self.split(name).key] + marks, how)
+        buckets = {name for name in expanded if not self.split(name).key and not name.endswith("/")}
+        below = [name for name in expanded if name not in buckets]
+        directories = {name for name in below if (expanded[name] or {}).get("type") == "directory"}
+        files = [name for name in below if name not in directories]
+        marks = [f"{name}/" for name in below if name in directories]
+        named = {bare(one) for one in (path if isinstance(path, (list, tuple, set)) else [path])}
+        both = sorted(directories & named) if maxdepth is None else []  # may be objects, too
+        self._deleted([*files, *both, *marks], how)
         for bucket in buckets:
             self.rmdir(bucket)
 
     def _deleted(self, paths: Sequence[str], how: Mapping[str, Any] | None = None) -> None:
         # A slash at the end is that of a directory's mark, and part of its key.
-        urls = [self._file(path).url + ("/" if path.endswith("/") else "") for path in paths]
+        urls = [exact(path).url if path.endswith("/") else self._present(path).url for path in paths]
         try:
             if urls:
                 self.client.delete_many(urls, options=self._options(how))
@@ -940,7 +965,9 @@ class S3FileSystem(AsyncFileSystem):
         self._make_bucket(where.bucket, acl, how)
 
     def _make_bucket(self, bucket: str, acl: str | None, how: Mapping[str, Any]) -> None:
-        params: dict[str, Any] = {} if not acl else {"ACL": acl}
+        params = {name: value for name, value in how.items() if name != "region_name"}
+        if acl:
+            params["ACL"] = acl
         region = how.get("region_name") or self.client.options.connection.region
         if region and region != "us-east-1":
             params["CreateBucketConfiguration"] = {"LocationConstraint": region}
@@ -978,6 +1005,8 @@ class S3FileSystem(AsyncFileSystem):
                     "a directory is there as long as something lies in it", key=bare(path), hint="rm(…, recursive=True)"
                 )
             raise not_found(bare(path))
+        if not where.bucket:
+            raise InvalidKey("a bucket needs a name")
         try:
             self.client.run("rmdir", SingleCallJob(Call("DeleteBucket", where.bucket, params={})))
         except MfstoreError as error:
@@ -1069,7 +1098,7 @@ class S3FileSystem(AsyncFileSystem):
         cache_options: dict[str, Any] | None = None, cache_type: str | None = None, fill_cache: bool | None = None,
         version_id: str | None = None, size: int | None = None, acl: str | None = None, **how: Any,
     ) -> Any:  # fmt: skip
-        where = self._file(path)
+        where = self._file(path) if mode == "rb" else self._present(path)
         if acl:
             how["ACL"] = acl
         if mode == "rb":
@@ -1114,7 +1143,7 @@ class S3FileSystem(AsyncFileSystem):
         from mfstore.s3.aws.presigning import presigned
 
         where = self._file(path)
-        return presigned(self.client.transfers.control, where.bucket, where.key, expires)[0]
+        return presigned(self.client.transfers.control, where.bucket, where.key, expires, where.version)[0]
 
     # ---- in event loops ---------------------------------------------------------------------
 
@@ -1162,7 +1191,7 @@ class S3FileSystem(AsyncFileSystem):
         if how or mode != "overwrite":
             await _in_thread(self.pipe_file, path, value, mode, **how)
             return
-        where = self._file(path)
+        where = self._present(path)
         try:
             await self._puts.outcome((where.url, value))
         except MfstoreError as error:
@@ -1260,10 +1289,22 @@ async def _in_thread(function: Callable[..., Any], *arguments: Any, **named: Any
     return await asyncio.to_thread(function, *arguments, **named)
 
 
+def _by_version(places: Sequence[Location]) -> dict[str | None, list[int]]:
+    """The numbers of the places in each version; None: what is there now."""
+    found: dict[str | None, list[int]] = {}
+    for number, place in enumerate(places):
+        found.setdefault(place.version, []).append(number)
+    return found
+
+
 def _bytes_or_error(outcome: Outcome) -> Any:
     if outcome.error is None:
         return bytes(outcome.data)
     return b"" if isinstance(outcome.error, InvalidRange) else file_error(outcome.error)
+
+
+def _is_dir(info: Info | None) -> bool:
+    return info is not None and info["type"] == "directory"
 
 
 def _all(outcomes: Iterable[Outcome]) -> None:

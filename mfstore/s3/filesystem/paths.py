@@ -52,7 +52,11 @@ def parent(path: str) -> str:
 
 def locate(path: Any, versions: bool = False) -> Location:
     """Bucket, key and, where ``versions`` are known, version. A slash at the end is no part of the key."""
-    text = bare(path)
+    return exact(bare(path), versions)
+
+
+def exact(text: str, versions: bool = False) -> Location:
+    """The same of a name without protocol, whose slashes behind the bucket all are part of the key."""
     if not text:
         return Location("", "")
     version: str | None = None

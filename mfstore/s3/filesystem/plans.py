@@ -12,12 +12,16 @@ from fsspec.utils import other_paths
 from mfstore.errors import InvalidKey
 
 
-def placed(sources: Sequence[str], source: str | list[str], destination: str | list[str], into: bool) -> list[str]:
+def placed(
+    sources: Sequence[str], source: str | list[str], destination: str | list[str], into: bool, before: str | None = None
+) -> list[str]:  # fmt: skip
     """The paths that ``sources`` come to lie at; ``source`` is what the caller gave: a path that was expanded, or
-    several. ``into``: the destination is a directory, or is to be one."""
+    several. ``into``: the destination is a directory, or is to be one. ``before``: what is behind this in ``source`` is
+    no pattern."""
     one = isinstance(source, str)
+    magic = isinstance(source, str) and has_magic(source.partition(before)[0] if before else source)
     exists = isinstance(source, str) and (
-        (has_magic(source) and len(sources) == 1) or (not has_magic(source) and into and not trailing_sep(source))
+        (magic and len(sources) == 1) or (not magic and into and not trailing_sep(source))
     )
     return [str(path) for path in other_paths(list(sources), destination, exists=exists, flatten=not one)]
 
@@ -25,6 +29,27 @@ def placed(sources: Sequence[str], source: str | list[str], destination: str | l
 def without_directories(source: str | list[str], recursive: bool, maxdepth: int | None) -> bool:
     """Whether directories that were found are no part of what is meant: of a pattern that is not recursive."""
     return isinstance(source, str) and (not recursive or maxdepth is not None)
+
+
+def check_distinct(destinations: Iterable[str]) -> None:
+    """InvalidKey, a ValueError, when several files would become one: all but one of them would be lost."""
+    seen: set[str] = set()
+    for one in destinations:
+        if one in seen:
+            raise InvalidKey("several files would become one", found=one, hint="Give a list of paths, one for each")
+        seen.add(one)
+
+
+def check_apart(pairs: Sequence[tuple[str, str]]) -> None:
+    """The same, and for a file that is copied while another is copied over it: all are copied at once, and what is
+    moved is deleted afterwards, also where something else has come to lie."""
+    check_distinct(other for _, other in pairs)
+    written = {other for _, other in pairs}
+    for one, other in pairs:
+        if one in written and one != other:
+            raise InvalidKey(
+                "a file would be copied, and written over by another", found=one, hint="Copy to another directory first"
+            )
 
 
 def check_within(root: str, paths: Iterable[str]) -> None:

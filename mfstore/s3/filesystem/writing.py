@@ -196,6 +196,9 @@ class S3TextFile(io.TextIOWrapper):
         else:
             self.discard()
 
+    def __del__(self) -> None:
+        """Not as io's own, which would close the file beneath, and so publish half an object."""
+
 
 class CompressedFile(io.BufferedIOBase):
     """What is written is stored compressed: there when this is closed, as that of the file beneath."""
@@ -240,8 +243,8 @@ class CompressedFile(io.BufferedIOBase):
             self.discard()
 
     def __del__(self) -> None:
-        with suppress(Exception):
-            self.discard()
+        if not self.closed:
+            self._file.__del__()  # says that nothing is stored
 
 
 def written_as(file: S3WriteFile, path: str, compression: str | None, text: Mapping[str, Any] | None) -> Any:

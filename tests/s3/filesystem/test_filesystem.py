@@ -1,5 +1,7 @@
 """What the filesystem does beyond fsspec's own tests, on radosgw."""
 
+import asyncio
+import gc
 import json
 import os
 import pickle
@@ -11,7 +13,7 @@ import pytest
 from fsspec.callbacks import Callback
 from fsspec.json import FilesystemJSONEncoder
 
-from mfstore.errors import AccessDenied, InvalidKey, MfstoreError, MfstoreWarning, NotFound, WrongArgument
+from mfstore.errors import AccessDenied, InvalidKey, MfstoreError, MfstoreWarning, NotFound, Unsupported, WrongArgument
 from mfstore.s3.filesystem import S3FileSystem
 from mfstore.testing import FaultProxy
 from tests.s3.filesystem.conftest import arguments
@@ -44,6 +46,10 @@ class TestPaths:
 
 
 class TestArguments:
+    def test_what_is_given_twice_is_refused(self):
+        with pytest.raises(WrongArgument, match="aws_access_key_id is given twice"):
+            S3FileSystem(key="a", secret="b", client_kwargs={"aws_access_key_id": "c"})
+
     def test_what_has_no_meaning_is_refused_by_name(self):
         with pytest.raises(WrongArgument, match=r"max_concurrency .* concurrency="):
             S3FileSystem(max_concurrency=4)
@@ -413,7 +419,7 @@ class TestRefusals:
             files.cat_file(f"{place}/a", version_id="x")
 
 
-def test_versions(radosgw, place):
+def test_versions(radosgw, place, tmp_path):
     aware = S3FileSystem(**arguments(radosgw), version_aware=True)
     bucket = radosgw.create_bucket(f"versions-{os.urandom(8).hex()}")
     radosgw.boto.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
@@ -424,6 +430,81 @@ def test_versions(radosgw, place):
     assert aware.cat_file(f"{bucket}/a", version_id=first) == b"one"
     assert aware.open(f"{bucket}/a", version_id=first).read() == b"one"
     assert sorted(info["size"] for info in aware.ls(f"{bucket}/a", detail=True, versions=True)) == [3, 4]
+    named, beside = f"{bucket}/a?versionId={first}", f"{bucket}/b"
+    aware.pipe(beside, b"three")
+    assert aware.cat([named, beside]) == {named: b"one", beside: b"three"}
+    assert aware.cat_ranges([named, named, beside], [0, 1, -2], [9, 2, None]) == [b"one", b"n", b"ee"]
+    aware.get(named, str(tmp_path / "got"))
+    assert (tmp_path / "got").read_bytes() == b"one"
+    with urllib.request.urlopen(aware.url(named)) as answer:
+        assert answer.read() == b"one"
+    for change in (
+        lambda: aware.pipe(named, b""), lambda: aware.rm(named), lambda: aware.rm_file(named),
+        lambda: aware.open(named, "wb"), lambda: aware.touch(named), lambda: aware.setxattr(named, a="b"),
+        lambda: aware.cp(named, beside), lambda: aware.mv(named, beside), lambda: aware.cp(beside, named),
+        lambda: asyncio.run(aware._pipe_file(named, b"")),
+    ):  # fmt: skip
+        with pytest.raises(Unsupported):
+            change()
+    assert aware.cat(f"{bucket}/a") == b"two!" and aware.cat(beside) == b"three"
+
+
+def test_nothing_is_moved_over_what_is_moved(files, place):
+    files.pipe({f"{place}/d/x": b"outer", f"{place}/d/d/x": b"inner", f"{place}/e/x": b"e"})
+    for call in (
+        lambda: files.mv(f"{place}/d/", f"{place}/", recursive=True),
+        lambda: files.mv([f"{place}/d/x", f"{place}/e/x"], f"{place}/z/"),
+        lambda: files.cp([f"{place}/d/x", f"{place}/e/x"], [f"{place}/e/x", f"{place}/f"]),
+    ):
+        with pytest.raises(InvalidKey):
+            call()
+    assert list(files.cat(place, recursive=True).values()) == [b"inner", b"outer", b"e"]
+
+
+def test_several_files_are_not_got_as_one(files, place, tmp_path):
+    files.pipe({f"{place}/a/b": b"1", f"{place}/a//b": b"2"})
+    with pytest.raises(InvalidKey):
+        files.get(place, str(tmp_path / "got"), recursive=True)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_bytes(name.encode())
+    with pytest.raises(InvalidKey):
+        files.put([str(tmp_path / "a/x"), str(tmp_path / "b/x")], f"{place}/both/")
+
+
+def test_a_bucket_with_odd_directories_is_deleted(radosgw, files):
+    bucket = radosgw.create_bucket(f"odd-{os.urandom(8).hex()}")
+    for key in ("/", "a", "a/", "a/b", "c//", "c//d", "//", "x/../y"):
+        radosgw.boto.put_object(Bucket=bucket, Key=key, Body=b"")
+    files.rm(f"{bucket}/a", recursive=True)
+    left = [one["Key"] for one in radosgw.boto.list_objects_v2(Bucket=bucket)["Contents"]]
+    assert left == ["/", "//", "c//", "c//d", "x/../y"]
+    files.rm(bucket, recursive=True)
+    assert not files.exists(bucket)
+
+
+@pytest.mark.parametrize("how", [{}, {"compression": "gzip"}], ids=["plain", "compressed"])
+@pytest.mark.parametrize("mode", ["w", "wb"])
+def test_whatever_is_forgotten_is_not_stored(files, place, mode, how):
+    with pytest.warns(MfstoreWarning, match="not closed"):
+        file = files.open(f"{place}/a", mode, **how)
+        file.write("half" if mode == "w" else b"half")
+        del file
+        gc.collect()
+    assert not files.exists(f"{place}/a")
+
+
+def test_a_slice_from_the_end_is_of_what_is_there_now(radosgw, files, place):
+    files.pipe(f"{place}/a", b"0123456789")
+    files.ls(place)
+    bucket, _, key = f"{place}/a".partition("/")
+    radosgw.boto.put_object(Bucket=bucket, Key=key, Body=b"abcdefghijklmnop")
+    assert files.cat_file(f"{place}/a", -3, -1) == b"no"
+
+
+def test_a_mode_that_is_none_is_refused(files, place):
+    with pytest.raises(WrongArgument):
+        files.pipe(f"{place}/a", b"", mode="x")
 
 
 def test_register(radosgw, place, files, registered):
