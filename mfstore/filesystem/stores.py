@@ -29,7 +29,7 @@ from mfstore.errors import (
 from mfstore.filesystem import urls
 from mfstore.filesystem.content import AnyContent, Range, read_ranges
 from mfstore.filesystem.entries import DIRECTORY, FILE, LINK, Catalog, Entry, implied, parents
-from mfstore.filesystem.files import CompressedFile, StoreFile, StoreTransaction, TextFile
+from mfstore.filesystem.files import WRITTEN_TOGETHER, CompressedFile, StoreFile, StoreTransaction, TextFile
 from mfstore.filesystem.writing import ANY, Staged, set_ref, side_by_side, store_bytes
 from mfstore.format.digests import Key
 from mfstore.format.recipes import Recipe
@@ -53,6 +53,8 @@ PLAIN_SECONDS = 60.0
 """How long a path is known to be no bundle, so that what is written below it is not looked up each time: who makes it
 one meanwhile has named a bundle and a file below it, and both can be read."""
 
+Pairs = list[tuple[Any, Any]]
+"""Files, each with what it is written to."""
 Moved = list[tuple[str, str, Key]]
 """Refs, what they are called now, and what they named."""
 
@@ -469,11 +471,43 @@ class StoreFileSystem(AbstractFileSystem):
         self, rpath: Any, lpath: Any, recursive: bool = False, callback: Any = DEFAULT_CALLBACK,
         maxdepth: int | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
-        """Write files to local ones: into a directory if there is one, or the name ends with a slash."""
+        """Write files to local ones: into a directory if there is one, or the name ends with a slash. Of a store far
+        away some at a time."""
         if isinstance(lpath, (str, os.PathLike)):
             target = os.fspath(lpath)
             lpath = self._within(rpath, target, lambda: target.endswith("/") or Path(target).is_dir())
-        super().get(rpath, lpath, recursive, callback, maxdepth, **kwargs)
+        pairs: Pairs = []
+        super().get(rpath, lpath, recursive, DEFAULT_CALLBACK, maxdepth, pairs=pairs, **kwargs)
+        self._each(self.get_file, pairs, [], callback, kwargs)
+
+    def put(
+        self, lpath: Any, rpath: Any, recursive: bool = False, callback: Any = DEFAULT_CALLBACK,
+        maxdepth: int | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """Write local files to paths: into a directory if there is one, or the path ends with a slash. To a store far
+        away some at a time."""
+        pairs: Pairs = []
+        super().put(lpath, rpath, recursive, DEFAULT_CALLBACK, maxdepth, pairs=pairs, **kwargs)
+        # Large ones are sent in parallel parts anyway, and each takes memory for these.
+        large = [pair for pair in pairs if Path(pair[0]).stat().st_size > WRITTEN_TOGETHER]
+        self._each(self.put_file, pairs, large, callback, kwargs)
+
+    def _each(
+        self, work: Callable[..., None], pairs: Pairs, large: Pairs, callback: Any, options: dict[str, Any]
+    ) -> None:
+        callback.set_size(len(pairs))
+        counting = threading.Lock()
+
+        def one(pair: tuple[Any, Any]) -> None:
+            with callback.branched(*pair) as child:
+                work(*pair, callback=child, **options)
+            with counting:
+                callback.relative_update()
+
+        alone = dict.fromkeys(pairs if self._intrans else large)
+        for pair in alone:
+            one(pair)
+        side_by_side(one, [pair for pair in pairs if pair not in alone], self.store.backend)
 
     def _within(self, source: Any, target: str, is_directory: Callable[[], bool]) -> str:
         """Where something directly in the root goes, if that is a directory. fsspec takes for the directory that a name
@@ -491,9 +525,13 @@ class StoreFileSystem(AbstractFileSystem):
         return f"{target.rstrip('/')}/{plain}"
 
     def get_file(
-        self, rpath: str, lpath: Any = None, callback: Any = DEFAULT_CALLBACK, outfile: Any = None, **kwargs: Any
-    ) -> None:
-        """Write a file to a local one, which is replaced when all of it was read."""
+        self, rpath: str, lpath: Any = None, callback: Any = DEFAULT_CALLBACK, outfile: Any = None,
+        pairs: Pairs | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """Write a file to a local one, which is replaced when all of it was read. With ``pairs`` they are noted."""
+        if pairs is not None:
+            pairs.append((rpath, lpath))
+            return
         if outfile is None and isfilelike(lpath):
             outfile = lpath
         kept: dict[Key, Recipe] = {}
@@ -582,9 +620,13 @@ class StoreFileSystem(AbstractFileSystem):
         side_by_side(partial(set_ref, self.store.refs), staged, self.store.backend)
 
     def put_file(
-        self, lpath: Any, rpath: str, callback: Any = DEFAULT_CALLBACK, mode: str = "overwrite", **kwargs: Any
-    ) -> None:
-        """Write a local file to a path."""
+        self, lpath: Any, rpath: str, callback: Any = DEFAULT_CALLBACK, mode: str = "overwrite",
+        pairs: Pairs | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """Write a local file to a path. With ``pairs`` they are noted."""
+        if pairs is not None:
+            pairs.append((lpath, rpath))
+            return
         plain = self._strip_protocol(rpath)
         if Path(lpath).is_dir():
             return

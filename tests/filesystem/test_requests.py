@@ -1,11 +1,14 @@
 """What files of a store in S3 cost: budgets on requests and on bytes."""
 
+import threading
 import uuid
+from functools import partial
 
 import fsspec
 import numpy as np
 import pandas as pd
 import pytest
+from fsspec.callbacks import Callback
 
 from mfstore.errors import PathNotFound
 from mfstore.filesystem import StoreFileSystem
@@ -131,6 +134,28 @@ def test_many_small_files(s3, spent):
     with spent:
         assert len(s3.ls("many")) == 50 == len(s3.find("many"))
     assert spent.total <= 4, "what was seen is not read again"
+
+
+def test_many_files_come_and_go_at_once(s3, tmp_path, monkeypatch):
+    meet = threading.Barrier(2)
+
+    def together(work, *paths, pairs=None, **options):
+        if pairs is None:
+            meet.wait(timeout=100)  # each waits for the other one
+        work(*paths, pairs=pairs, **options)
+
+    monkeypatch.setattr(s3, "put_file", partial(together, s3.put_file))
+    monkeypatch.setattr(s3, "get_file", partial(together, s3.get_file))
+    files = {"a": b"1", "b": b"2"}
+    (tmp_path / "from").mkdir()
+    for name, data in files.items():
+        (tmp_path / "from" / name).write_bytes(data)
+    counted = Callback()
+    s3.put(f"{tmp_path}/from/*", "both/", callback=counted)
+    assert s3.cat("both", recursive=True) == {f"both/{name}": data for name, data in files.items()}
+    s3.get("both/*", f"{tmp_path}/to/", callback=counted)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()} == files
+    assert (counted.size, counted.value) == (2, 4)
 
 
 def test_what_lies_deeper_is_not_read(s3, spent):
