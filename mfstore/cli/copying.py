@@ -17,7 +17,7 @@ from mfstore.display.amounts import count, size
 from mfstore.display.words import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from mfstore.copying.report import Copied
 
@@ -64,13 +64,14 @@ def copy(
     """
     if force and on_conflict not in ("raise", "overwrite"):
         raise click.UsageError("--force overwrites, and --on-conflict says something else: give one of them")
+    of_source = {
+        "--from-endpoint-url": from_endpoint_url, "--from-region": from_region, "--from-profile": from_profile,
+    }  # fmt: skip
+    _require_sense(source, destination, connection, [name for name, value in of_source.items() if value is not None])
     reached = Connection(
         from_endpoint_url or connection.endpoint_url, from_region or connection.region,
         from_profile or connection.aws_profile,
     )  # fmt: skip
-    if not any(_is_in_s3(url) for url in (source, destination)):
-        connection.options_for(destination)  # says what makes no sense
-        reached.options_for(source)
     with (
         opened(source, reached if _is_in_s3(source) else Connection()) as here,
         opened(destination, connection if _is_in_s3(destination) else Connection(), create=True) as there,
@@ -81,6 +82,16 @@ def copy(
     print_json({**asdict(done), "kept": done.kept}) if as_json else _print(done)
     if done.kept:
         sys.exit(DAMAGE)
+
+
+def _require_sense(source: str, destination: str, connection: Connection, of_source: Sequence[str]) -> None:
+    """Wrong usage where an option is of a place that is a directory: what is written there would not be encrypted, and
+    who asked for that would believe it."""
+    if of_source and not _is_in_s3(source):
+        raise click.UsageError(f"{', '.join(of_source)}: only for places in S3, and this is {source}")
+    if not _is_in_s3(destination):
+        either = connection if not _is_in_s3(source) else Connection()
+        either._replace(encryption=connection.encryption, kms_key=connection.kms_key).options_for(destination)
 
 
 def _is_in_s3(url: str) -> bool:

@@ -164,5 +164,12 @@ def test_the_command(tmp_path):
         assert other.get("runs/1") == [4]
     assert "one store" in mfstore("copy", source, source, code=1).stderr
     assert "only for places in S3" in mfstore("copy", source, target, "--region", "x", code=2).stderr
+    for options, place in (
+        (["--from-region", "x"], source), (["--encryption", "AES256"], target), (["--kms-key", "k"], target),
+    ):  # fmt: skip
+        other = "s3://bucket/x"
+        one = (source, other) if place is source else (other, target)
+        told = mfstore("copy", *one, *options, code=2).stderr
+        assert f"{options[0]}: only for places in S3, and this is {place}" in " ".join(told.split())
     mfstore("copy", source, target, "--force", "--on-conflict", "skip", code=2)
     mfstore("copy", tmp_path / "none", target, code=1)
