@@ -270,6 +270,6 @@ class Source:
 def gone(key: Key, url: str) -> NotFound:
     """What is said of a key that was to be copied and is not there any more."""
     return NotFound(
-        "nothing is stored under this key any more: a collection removed it while it was to be copied", key=key,
+        "nothing is stored under this key any more: a collection removed it, or it was lost", key=key,
         backend=url, hint="What is acknowledged at the destination is whole. Run it again, without what names this key",
     )  # fmt: skip

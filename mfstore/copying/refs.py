@@ -72,7 +72,7 @@ def conflict(names: Sequence[str], destination: str) -> Conflict:
     told = ", ".join(repr(name) for name in names[:TOLD])
     return Conflict(
         f"the destination has set {told}{more} to what the source does not have", backend=destination,
-        hint="Nothing was written to it. on_conflict='skip' (--on-conflict skip) leaves it, and 'overwrite' (--force) "
+        hint="None of them was changed. on_conflict='skip' (--on-conflict skip) leaves it, and 'overwrite' (--force) "
         "puts the source's values behind those that it has",
     )  # fmt: skip
 

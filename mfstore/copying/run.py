@@ -47,10 +47,14 @@ def copy_store(
         raise InvalidKey(f"on_conflict must be one of {', '.join(ON_CONFLICT)}", found=f"{on_conflict!r:.80}")
     _require_both(source, target)
     selection = select(source, names)
+    # Before what its refs name is taken to be there.
+    before = None if dry_run or target.description is None else target.guard.condemned()
     plans = _plan_refs(target, selection.refs, on_conflict)
     if not dry_run:
         target.require_write(source.context.algorithm)
-    found = _Copy(Source(source), target, selection, plans, on_conflict, dry_run)
+        if before is None:
+            before = target.guard.condemned()
+    found = _Copy(Source(source), target, selection, plans, on_conflict, before)
     found.run()
     return found.report()
 
@@ -108,20 +112,22 @@ class _Copy:
 
     def __init__(
         self, source: Source, target: Handle, selection: Selection, plans: dict[str, RefPlan],
-        on_conflict: OnConflict, dry_run: bool,
+        on_conflict: OnConflict, before: Condemned | None,
     ) -> None:  # fmt: skip
         self._source = source
         self._target = target
         self._selection = selection
         self._plans = plans
         self._on_conflict = on_conflict
-        self._dry_run = dry_run
+        self._before = before
+        """What was condemned at the destination before its refs were read; None: of a dry run."""
+        self._dry_run = before is None
         self._tally = Tally()
         self._first: dict[Key, str] = {}
         """For which ref a key is copied."""
         self._signatures = 0
         self._holds = 0
-        self._promised = 0
+        self._promised: set[Key] = set()
         """Keys that need not be asked for, as refs of the destination name them."""
 
     def run(self) -> None:
@@ -134,16 +140,15 @@ class _Copy:
                 self._first.setdefault(entry.key, name)
         keys |= dict.fromkeys(self._selection.keys)
         wanted = [key for key in keys if key not in promised]
-        self._promised = len(promised)
-        before = None if self._dry_run else self._target.guard.condemned()
+        self._promised = promised
         transfer = Transfer(self._source, self._target, self._dry_run)
         self._tally = transfer.tally
-        transfer.copy(wanted)
+        transfer.copy(wanted, may_go=self._selection.listed)
         every = {*keys, *(entry.key for entries in self._selection.refs.values() for entry in entries)}
         every -= {entry.key for plan in self._plans.values() if plan.outcome == "kept" for entry in plan.before}
         self._signatures = copy_signatures(self._source.backend, self._target.backend, every, self._dry_run)
-        if before is not None:
-            self._write_refs(before)
+        if self._before is not None:
+            self._write_refs(self._before)
         self._copy_holds(every)
 
     # ---- refs ---------------------------------------------------------------------------
@@ -154,6 +159,9 @@ class _Copy:
         for key, packs in self._tally.packs.items():
             every.recipes += bytes.fromhex(key)
             every.packs += packs
+        named = {entry.key for plan in self._plans.values() for entry in plan.added}
+        # Whoever named them may have let go of them since.
+        every.recipes += bytes.fromhex("".join(sorted(self._promised & named)))
         guard = self._target.guard
         writes = [plan for plan in self._plans.values() if plan.writes]
         threads = WRITTEN_AT_ONCE if self._target.backend.capabilities.remote else 1
@@ -238,6 +246,6 @@ class _Copy:
             for name, plan in self._plans.items()
         )
         return Copied(
-            self._source.backend.url, self._target.backend.url, tally.keys, tally.there + self._promised, tally.chunks,
-            tally.packs_whole, tally.objects, tally.sent, refs, self._signatures, self._holds, not self._dry_run,
+            self._source.backend.url, self._target.backend.url, tally.keys, tally.there + len(self._promised),
+            tally.chunks, tally.packs_whole, tally.objects, tally.sent, refs, self._signatures, self._holds, not self._dry_run,
         )  # fmt: skip

@@ -29,6 +29,8 @@ class Selection:
     """Refs with their values, oldest first."""
     keys: list[Key]
     """Keys that were asked for by themselves."""
+    listed: frozenset[Key] = frozenset()
+    """Those of them that nobody has named, nor does a ref: they were there when everything was listed."""
 
 
 def select(handle: Handle, names: str | Iterable[str] | None) -> Selection:
@@ -42,7 +44,11 @@ def select(handle: Handle, names: str | Iterable[str] | None) -> Selection:
     if names is None:
         refs = _matching(handle, "")
         listed = (info.key.rpartition("/")[2] for info in handle.backend.list(RECIPES))
-        return Selection(refs, sorted(Key(name) for name in listed if is_key(name)))
+        keys = sorted(Key(name) for name in listed if is_key(name))
+        named = {entry.key for entries in refs.values() for entry in entries}
+        return Selection(refs, keys, frozenset(keys) - named)
+    if not isinstance(names, Iterable):
+        raise WrongArgument("what is to be copied is said by names", found=type(names).__name__)
     given = [names] if isinstance(names, str) else list(names)
     for name in given:
         if not isinstance(name, str):
@@ -76,8 +82,8 @@ def _matching(handle: Handle, pattern: str) -> dict[str, Sequence[RefEntry]]:
     literal = literal_of(pattern)
     found: dict[str, Sequence[RefEntry]] = {}
     for name, stored in read_all_refs(handle.backend, literal):
-        if literal != pattern and not fnmatchcase(name, pattern):
-            continue
+        if literal != pattern and name != pattern and not fnmatchcase(name, pattern):
+            continue  # a ref may be called [1], which the pattern of these letters does not match
         if isinstance(stored, MfstoreError):
             raise stored
         if stored.entries:

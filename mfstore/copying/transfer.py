@@ -3,7 +3,7 @@ their recipes. To the destination a copy is a save: the order of its writes, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -94,11 +94,13 @@ class Transfer:
         self._there: list[tuple[Key, bytes]] = []
         self._bytes = 0
         self._chunks = 0
+        self._may_go: Container[Key] = ()
         self._planned: set[bytes] = set()
         """Of a dry run: the chunks that would have been copied by now, by the first half of their ids."""
 
-    def copy(self, keys: Sequence[Key]) -> None:
-        """Copy these, or tell what that would send."""
+    def copy(self, keys: Sequence[Key], may_go: Container[Key] = ()) -> None:
+        """Copy these, or tell what that would send. Those that ``may_go`` are left out if they have gone."""
+        self._may_go = may_go
         is_there = self._target.description is not None
         paths = {key: recipe_path(key) for key in keys}
         listed = present(self._target.backend, RECIPES, paths.values()) if is_there else set()
@@ -126,7 +128,7 @@ class Transfer:
             self._target.context.chunk_index.compact()
 
     def _read(self, keys: Iterable[Key]) -> Iterator[tuple[Key, Recipe]]:
-        """The recipes of the source. NotFound for one that is not there."""
+        """The recipes of the source. NotFound for one that is not there, and may not go."""
         wanted = list(keys)
         if not wanted:
             return
@@ -135,6 +137,8 @@ class Transfer:
         paths = [recipe_path(key) for key in wanted]
         for key, (_, data) in zip(wanted, handle.backend.get_many(paths), strict=True):
             if isinstance(data, NotFound):
+                if key in self._may_go:
+                    continue
                 raise gone(key, handle.backend.url)
             yield key, handle.decode(key, data)
 

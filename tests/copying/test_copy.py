@@ -199,15 +199,16 @@ def test_windows_and_checkpoints_are_bounded(monkeypatch, source, tmp_path):
 
 
 def test_names(source):
+    source.refs["[1]"] = source.refs["a*"] = source.by_name["bytes"]
     for names, keys in (
         ("models/churn", {"array", "version"}), (["models/churn@1"], {"array"}), ("small/*", {"literal", "inline"}),
-        ("models/", {"array", "version", "bundle"}), ([source.by_name["bytes"][:12]], {"bytes"}), ((), set()),
+        ("models/", {"array", "version", "bundle"}), (["[1]", "a*"], {"bytes"}), ([source.by_name["bytes"][:12]], {"bytes"}), ((), set()),
     ):  # fmt: skip
         target = empty()
         source.copy_to(target, names)
         assert set(target.keys()) == {source.by_name[name] for name in keys}, names
     for names, error in (
-        ("nothing", errors.NotFound), ("nothing/", errors.NotFound), ([b"x"], errors.WrongArgument),
+        ("nothing", errors.NotFound), ("nothing/", errors.NotFound), ([b"x"], errors.WrongArgument), (5, errors.WrongArgument),
         (["a" * 64], errors.NotFound), ("a//b", errors.InvalidKey),
     ):  # fmt: skip
         target = empty()

@@ -183,15 +183,22 @@ def test_a_recipe_that_goes_while_it_is_copied(various):
 
     class Collected(FaultyBackend):
         def get(self, key):
-            if key == recipe_path(keys["bundle"]):
+            if key == recipe_path(keys[going]):
                 self.inner.delete(key)
             return super().get(key)
 
-    target = empty()
+    going, target = "bundle", empty()
     with pytest.raises(errors.NotFound, match="any more") as failed:
         wrapped(Collected(store.backend)).copy_to(target)
     assert failed.value.key == keys["bundle"]
     assert not list(target.refs)
+    # A key that nobody has named was to be collected: it is not there as if it had gone before.
+    store, going = restored(objects), "bytes"
+    with pytest.raises(errors.NotFound):
+        wrapped(Collected(restored(objects).backend)).copy_to(target, keys["bytes"])
+    wrapped(Collected(store.backend)).copy_to(target)
+    assert dict(target.refs) == dict(store.refs)
+    assert set(target.keys()) == set(keys.values()) - {keys["bytes"]} and target.verify("full").clean
 
 
 def test_a_pack_that_is_rewritten_while_it_is_copied():
@@ -304,6 +311,25 @@ def test_a_collection_while_it_is_copied(monkeypatch, operation, prefix):
     assert reader.verify("full").clean or prefix == "recipes/"
     if prefix != "refs/" or operation == "put_if":
         assert not dict(reader.refs)
+    source.copy_to(wrapped(inner))
+    reader = wrapped(inner)
+    assert dict(reader.refs) == dict(source.refs) and reader.verify("full").clean
+
+
+def test_a_key_that_refs_of_the_destination_let_go_of_meanwhile(monkeypatch):
+    """It was not asked for, as a ref named it: when another is to name it that is no promise any more."""
+    clock = Clock(monkeypatch)
+    source, inner = small_source(), MemoryBackend()
+    source.copy_to(wrapped(inner))
+    source.refs["again"] = source.refs["models/a"]
+
+    def let_go():
+        wrapped(inner).delete("models/a")
+        collect_twice(clock, inner)
+
+    with pytest.raises(errors.Conflict, match="removed what this operation relied on"):
+        wrapped(Hooked(source.backend, "list", "signatures/", let_go)).copy_to(wrapped(inner))
+    assert "again" not in wrapped(inner).refs
     source.copy_to(wrapped(inner))
     reader = wrapped(inner)
     assert dict(reader.refs) == dict(source.refs) and reader.verify("full").clean
