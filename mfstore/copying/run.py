@@ -247,5 +247,6 @@ class _Copy:
         )
         return Copied(
             self._source.backend.url, self._target.backend.url, tally.keys, tally.there + len(self._promised),
-            tally.chunks, tally.packs_whole, tally.objects, tally.sent, refs, self._signatures, self._holds, not self._dry_run,
+            tally.chunks, tally.packs_whole, tally.objects, tally.sent, refs, self._signatures, self._holds,
+            not self._dry_run,
         )  # fmt: skip
