@@ -616,7 +616,8 @@ class Store:
             CorruptObject: bytes differ from what was stored, and there is no whole copy.
         """
         with shown(progress, "get_file"):
-            write_file(regular_target(path), self.iter_bytes(key, name=name, verify=verify), key)
+            target = regular_target(path, "write what iter_bytes yields (mfstore get without --output)")
+            write_file(target, self.iter_bytes(key, name=name, verify=verify), key)
 
     # ---- trees ------------------------------------------------------------------------
 

@@ -13,10 +13,10 @@ from mfstore.errors import OutOfSpace, Unsupported
 _DEVICES, _PROCESSES = Path("/dev"), Path("/proc")
 
 
-def regular_target(path: str | os.PathLike[str]) -> Path:
+def regular_target(path: str | os.PathLike[str], instead: str = "choose another file") -> Path:
     """The file that may be written. Unsupported for a device, a pipe or a socket, which would be replaced, and for any
     name among those of devices and of open files; OSError for a directory, and in one that is not there, before
-    anything is read for it."""
+    anything is read for it. ``instead``: what to do where it is no regular file."""
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
@@ -30,9 +30,8 @@ def regular_target(path: str | os.PathLike[str]) -> Path:
         or _PROCESSES in (*of_system.parents, of_system)
     ):
         raise Unsupported(
-            "no regular file to write to", found=str(target),
-            hint="It would be replaced by one: write what iter_bytes yields (mfstore get without --output)",
-        )  # fmt: skip
+            "no regular file to write to", found=str(target), hint=f"It would be replaced by one: {instead}"
+        )
     return target
 
 

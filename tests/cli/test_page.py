@@ -59,6 +59,7 @@ def test_what_was_there_stays_when_it_fails(place, tmp_path):
     assert "no store there yet" in mfstore("page", "elsewhere", "-o", file, code=1).stderr
     (tmp_path / "file").write_text("no folder")
     mfstore("page", place, "-o", "no/folder/x.html", code=1)
+    assert "replaced by one: choose another file" in mfstore("page", place, "-o", "/dev/null", code=1).stderr
     assert file.read_text() == "before" and sorted(path.name for path in tmp_path.iterdir()) == [
         "file",
         "store",

@@ -77,6 +77,18 @@ def test_the_newest_values_are_compared_inside(store):
     assert not store_facts(store, "here", "", Wanted("", 10, False)).compared
 
 
+def test_of_trees_files_are_compared(store, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / name).write_text(name)
+        store.put_tree(folder, "data")
+    facts = store_facts(store, "here", "", Wanted("data", 10, True))
+    (entry,), (found,) = facts.entries, facts.compared
+    assert [part.type for value in entry.values for part in facts.contents[value.key].parts] == ["tree", "tree"]
+    assert found.summary == "1 added, 1 part the same" and [line[:2] for line in found.lines] == [("+", "b")]
+
+
 class Payload:
     def __reduce__(self):
         return exec, ("raise SystemExit('it ran')",)
