@@ -1,30 +1,14 @@
-"""Directories of this user alone; and what keeps this process from a file: which directory or file, and the mode that
-it lacks there."""
+"""What keeps this process from a file: which directory or file, and the mode that it lacks there."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 _MODES = {os.R_OK: ("read (r)", "r"), os.W_OK: ("write (w)", "w"), os.X_OK: ("search (x)", "x")}
 _EFFECTIVE = os.access in os.supports_effective_ids
-
-
-def make_private(path: str) -> None:
-    """Make a directory, and what is missing above it, of this user alone; whatever is there stays as it is. OSError as
-    of ``os.mkdir``. (``os.makedirs`` gives a mode to the last one only.)"""
-    with suppress(FileExistsError):
-        try:
-            os.mkdir(path, 0o700)  # noqa: PTH102
-        except FileNotFoundError:
-            above = os.path.dirname(path)  # noqa: PTH120
-            if not above:
-                raise
-            make_private(above)
-            os.mkdir(path, 0o700)  # noqa: PTH102
 
 
 def refused_because(path: str, code: int) -> tuple[str, str]:

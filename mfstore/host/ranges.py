@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfstore._core.memory import FileMap, FreshBytes
+from mfstore.host.cache import make_private
 from mfstore.host.file_systems import on_network
 from mfstore.host.forks import anew_in_children
-from mfstore.host.permissions import make_private
 from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
@@ -224,6 +224,7 @@ class RangeCache:
         self.hits = self.misses = self.served = 0
         """Of this handle, as of ``Usage``."""
         self._left = 0
+        self._busy_until = 0.0
         self._maps_safely: bool | None = None
         self.forked()
         anew_in_children(self)
@@ -305,8 +306,12 @@ class RangeCache:
 
     def _make_room(self, size: int) -> bool:
         """Remove what was used longest ago until so many bytes more fit. False: they do not."""
+        if time.monotonic() < self._busy_until:
+            return False
         with suppress(OSError), _locked(f"{self.root}/{ROOM_LOCK}", ROOM_SECONDS) as alone:
             if not alone:
+                # A slow disk, or a process that was stopped: to wait for each range would take minutes.
+                self._busy_until = time.monotonic() + PATIENCE
                 return False
             files = self._remove_leftovers(self._scan())
             used = sum(file.size for file in files)

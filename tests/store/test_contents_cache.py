@@ -527,6 +527,19 @@ def test_what_was_used_longest_ago_goes_first(far, cache):
     assert second.backend.since()["packs"] >= 1
 
 
+def test_who_makes_room_for_long_is_waited_for_once(cache, monkeypatch):
+    waits, locked = [], ranges._locked
+    monkeypatch.setattr(ranges, "ROOM_SECONDS", 0.0)
+    monkeypatch.setattr(ranges, "_locked", lambda *what: (waits.append(what), locked(*what))[1])
+    held = RangeCache(cache, 1 << 30)
+    with locked(f"{cache}/{ranges.ROOM_LOCK}", 0.0) as alone:
+        assert alone
+        assert held.add([("packs/aa", start, start + 9, 1) for start in range(0, 90, 10)]) == [None] * 9
+        assert held.add([("packs/bb", 0, 9, 1)]) == [None] and len(waits) == 1
+    other = RangeCache(cache, 1 << 30)
+    assert other.add([("packs/bb", 0, 9, 1)]) != [None]
+
+
 def test_a_time_is_written_once_an_hour_at_most(far, cache):
     key = loaded_once(far)
     before = [path.stat().st_mtime_ns for path in entries(cache)]
