@@ -767,7 +767,7 @@ class Store:
         Args:
             source: The file, which must not change before this returns, or the index of several
                 (``model.safetensors.index.json``), which lie beside it; or arrays of numpy and tensors of torch by
-                name, such as ``model.state_dict()``.
+                name, such as ``model.state_dict()``. A file is read a few MiB at a time.
             ref: As of ``put``.
             metadata: Texts by name, of a dict. A file has its own.
             base: As of ``put``.
@@ -778,13 +778,13 @@ class Store:
             CorruptObject: the file is no safetensors file, or no index of such; it says what is wrong with it.
             NotSerializable: safetensors has no such tensor; the message names it.
             Unsupported: a tensor is of a type that takes ml_dtypes (bfloat16, float8), which is not installed, or of
-                one of which several elements lie in a byte.
+                one of which several elements lie in a byte; or it is a pipe or a device.
             WrongArgument: it is neither a file nor a dict, or a name or the metadata are no texts. It is a TypeError.
             OSError: the file cannot be read.
             OutOfSpace: disk full, or quota reached.
             AccessDenied: nothing may be written there.
             NotFound: there is no store, and it was opened with ``create=False``.
-            Conflict: as of ``put``.
+            Conflict: the file has changed while it was read; or as of ``put``.
             InvalidKey: ``base`` or ``ref`` as of ``put``.
             InvalidNote: as of ``put``.
         """

@@ -80,7 +80,7 @@ def put(
 ) -> None:  # fmt: skip
     """Store FILES as raw bytes (- is standard input), directories among them as trees, and print their keys."""
     if by_tensor and "-" in files:
-        raise click.UsageError("--safetensors needs files: standard input cannot be mapped")
+        raise click.UsageError("--safetensors needs files, and no standard input")
     directories = {name for name in files if Path(name).is_dir()}
     if (exclude or omit_unreadable) and not directories:
         raise click.UsageError("--exclude and --omit-unreadable are of directories, and there is none")

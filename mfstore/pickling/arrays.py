@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from mfstore.safetensors.files import ArrayInFile
+
 COPY = 16 << 20
 """Arrays with gaps up to this size are copied whole: twice as fast as by parts, and within any memory budget."""
 LINE = 4096
@@ -132,20 +134,26 @@ def _content(np: Any, dtype: Any) -> Any:
     return content
 
 
+class Unread:
+    """Bytes that are read a part at a time: ``read(start, end)`` gives a copy, of ``nbytes`` in all."""
+
+    __slots__ = ("nbytes", "read")
+
+    def __init__(self, nbytes: int, read: Callable[[int, int], Buffer]) -> None:
+        self.nbytes = nbytes
+        self.read = read
+
+
 class Strided:
-    """An array that is not written as it lies there, read a part at a time: in the order of its indices (C order), and
-    without what lies in its padding.
+    """An array that is not written as it lies there: in the order of its indices (C order), and without what lies in
+    its padding. Nothing is copied until ``read``."""
 
-    ``nbytes`` is its length; nothing is copied until ``read``.
-    """
-
-    __slots__ = ("_flat", "_itemsize", "_padding", "nbytes")
+    __slots__ = ("_flat", "_itemsize", "_padding")
 
     def __init__(self, array: Any, padding: Padding | None) -> None:
         self._flat = array.flat
         self._itemsize = array.dtype.itemsize
         self._padding = padding
-        self.nbytes: int = array.nbytes
 
     def read(self, start: int, end: int) -> Buffer:
         """Bytes ``start`` to ``end``, a copy."""
@@ -174,10 +182,21 @@ def _reduce_array(np: Any, from_buffer: Any, from_list: Any, array: Any) -> Any:
     flat, order = array, "C"
     if array.flags.f_contiguous and not array.flags.c_contiguous:
         flat, order = array.T, "F"
-    row = flat.nbytes // flat.shape[0] if flat.ndim > 1 else 0
+    payload = _payload(_bytes_of(np, flat), dtype, flat.shape, flat.nbytes)
+    return Reduced(from_buffer, (payload, dtype, array.shape, order))
+
+
+def _payload(data: Any, dtype: Any, shape: tuple[int, ...], nbytes: int) -> Payload:
+    row = nbytes // shape[0] if len(shape) > 1 else 0
     # complex numbers are pairs: their bytes vary together by component.
-    itemsize = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
-    return Reduced(from_buffer, (Payload(_bytes_of(np, flat), itemsize, row), dtype, array.shape, order))
+    return Payload(data, dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize, row)
+
+
+def reduce_in_file(np: Any, array: ArrayInFile) -> Any:
+    """An array of ``OUT_OF_LINE`` bytes or more, of a type without padding, that is read from its file as it is stored:
+    as the same one in memory."""
+    payload = _payload(Unread(array.nbytes, array.read), array.dtype, array.shape, array.nbytes)
+    return Reduced(_from_buffer(np), (payload, array.dtype, array.shape, "C"))
 
 
 def _reduce_items(np: Any, from_list: Any, array: Any) -> Any:
@@ -208,7 +227,7 @@ def _bytes_of(np: Any, array: Any) -> Any:
     padding = padding_of(np, array.dtype)
     whole = array.flags.c_contiguous
     if array.nbytes >= COPY and not (whole and padding is None):
-        return Strided(array, padding)
+        return Unread(array.nbytes, Strided(array, padding).read)
     raw = (array if whole else np.ascontiguousarray(array)).reshape(-1).view(np.uint8)
     return raw if padding is None else padding.cleared(raw)
 

@@ -18,7 +18,7 @@ from mfstore._core.cycles import without_search
 from mfstore._core.pickler import Pickler
 from mfstore.errors import CorruptObject, MfstoreError, NotSerializable
 from mfstore.format.recipes import Segment
-from mfstore.pickling.arrays import array_reducers, flat_arrays, short_arrays, without_metadata
+from mfstore.pickling.arrays import array_reducers, flat_arrays, reduce_in_file, short_arrays, without_metadata
 from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
@@ -254,7 +254,9 @@ _ONCE: dict[tuple[str, str], Callable[[Any], bool] | None] = {
 """Those of the values that are written once: few, long (a dtype has 45 bytes), and shared by many arrays, scalars and
 times. To know one again takes a pickle of its own; for a date or a Decimal, of 10 to 20 bytes, that would not pay. A
 function says of which instances it is so."""
-_MODULES = (*(module for module, _ in _VALUES), "numpy.ma", "torch", "pandas", "pyarrow.lib")
+_MODULES = (
+    *(module for module, _ in _VALUES), "numpy.ma", "torch", "pandas", "pyarrow.lib", "mfstore.safetensors.files"
+)  # fmt: skip
 
 
 class _Reducers:
@@ -310,6 +312,9 @@ def _known_types() -> _Known:
         if not (hasattr(np, "memmap") and hasattr(np, "recarray")):
             return unready
         reducers.exact.update(array_reducers(np, sys.modules.get("numpy.ma")))
+        files: Any = sys.modules.get("mfstore.safetensors.files")
+        if hasattr(files, "ArrayInFile"):
+            reducers.exact[files.ArrayInFile] = partial(reduce_in_file, np)
     torch: Any = sys.modules.get("torch")
     if torch is not None:
         if not all(hasattr(torch, part) for part in ("UntypedStorage", "storage", "Tensor", "_tensor", "_utils")):

@@ -6,18 +6,22 @@ What a file says besides is in attributes of the dict, as torch keeps that of a 
 
 from __future__ import annotations
 
-import mmap
 import os
+import stat
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping
+from io import FileIO
+from pathlib import Path
 from typing import Any
 
-from mfstore.errors import CorruptObject, NotSerializable, WrongArgument
+from mfstore.errors import Conflict, CorruptObject, NotSerializable, Unsupported, WrongArgument
 from mfstore.safetensors.dtypes import CODES, TYPES, numpy_dtype
 from mfstore.safetensors.header import METADATA, PREFIX, Header, decode, encode, header_length, is_text, laid_out
 from mfstore.safetensors.shards import is_index, of_index
 
+OUT_OF_LINE = 65536
+"""Bytes from which the pickler takes what is read a part at a time."""
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
 
@@ -35,26 +39,73 @@ def tensors_of(source: Source, metadata: Mapping[str, str] | None = None) -> Ord
     return of_index(source, _of_file) if is_index(source) else _of_file(source)
 
 
+class ArrayInFile:
+    """An array that lies in a file, and is read a part at a time, as it is stored."""
+
+    __slots__ = ("_file", "_start", "dtype", "nbytes", "shape")
+
+    def __init__(self, file: _File, start: int, dtype: Any, shape: tuple[int, ...], nbytes: int) -> None:
+        self._file = file
+        self._start = start
+        self.dtype = dtype
+        self.shape = shape
+        self.nbytes = nbytes
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes ``start`` to ``end`` of it. Conflict if the file has changed since its header was read."""
+        return self._file.read(self._start + start, self._start + end)
+
+
+class _File:
+    """A file that is opened for each read: models come in hundreds. It is not mapped, since the process ends that reads
+    a map of what another one has cut off."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = str(Path(path).absolute())
+        with self._opened() as file:
+            self._known = _state(file)
+        self.size = self._known[0]
+
+    def _opened(self) -> FileIO:
+        # A pipe without a writer is no reason to wait.
+        return FileIO(self._path, opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
+
+    def read(self, start: int, end: int) -> bytes:
+        with self._opened() as file:
+            file.seek(start)
+            data = file.read(end - start)
+            while len(data) < end - start and (more := file.read(end - start - len(data))):
+                data += more  # a read of more than 2 GiB gives no more than these
+            if len(data) < end - start or _state(file) != self._known:
+                raise Conflict("the file has changed while it was stored", found=self._path,
+                               hint="Store it when its writer is done")  # fmt: skip
+        return data
+
+
+def _state(file: FileIO) -> tuple[int, ...]:
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode):
+        raise Unsupported("tensors are read from a regular file", found=str(file.name),
+                          hint="put_file stores what a pipe or a device gives, as bytes")  # fmt: skip
+    return found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino
+
+
 def _of_file(path: str | os.PathLike[str]) -> OrderedDict[str, Any]:
-    """Arrays over a map of the file, which must not change as long as they are used."""
+    """Arrays of the file, which must not change as long as they are used: short ones, and others as they lie there."""
     import numpy as np
 
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        length = header_length(file.read(PREFIX), size)
-        raw = file.read(length)
-        header = decode(raw, size - PREFIX - length)
-        dtypes = {tensor.name: numpy_dtype(tensor.code, tensor.name) for tensor in header.tensors}
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    arrays = {}
+    file = _File(path)
+    length = header_length(file.read(0, min(PREFIX, file.size)), file.size)
+    raw = file.read(PREFIX, PREFIX + length)
+    header = decode(raw, file.size - PREFIX - length)
+    dtypes = {tensor.name: numpy_dtype(tensor.code, tensor.name) for tensor in header.tensors}
+    arrays: dict[str, Any] = {}
     for tensor in header.tensors:
-        dtype = dtypes[tensor.name]
-        if tensor.end == tensor.start:
-            arrays[tensor.name] = np.zeros(tensor.shape, dtype)
-            continue
-        start = PREFIX + length + tensor.start
-        flat = np.frombuffer(data, dtype, (tensor.end - tensor.start) // dtype.itemsize, start)
-        arrays[tensor.name] = flat.reshape(tensor.shape)
+        dtype, start, nbytes = dtypes[tensor.name], PREFIX + length + tensor.start, tensor.end - tensor.start
+        if nbytes < OUT_OF_LINE:
+            arrays[tensor.name] = np.frombuffer(file.read(start, start + nbytes), dtype).reshape(tensor.shape)
+        else:
+            arrays[tensor.name] = ArrayInFile(file, start, dtype, tensor.shape, nbytes)
     as_usual = encode(laid_out([tensor[:3] for tensor in header.tensors], header.metadata))[PREFIX:]
     return _noted(arrays, header.metadata, None if as_usual == raw else raw)
 

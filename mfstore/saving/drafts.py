@@ -13,7 +13,7 @@ from mfstore._core.pickler import BUFFER, BYTES
 from mfstore.format import recipes
 from mfstore.format.cuts import ContentCutter, cut_in_windows
 from mfstore.format.recipes import PICKLE, Artifact, Segment, new_chunk
-from mfstore.pickling.arrays import Strided
+from mfstore.pickling.arrays import Unread
 from mfstore.pickling.streams import dump
 from mfstore.records import NamedTuple, dataclass, field
 from mfstore.saving import codecs
@@ -223,10 +223,10 @@ class DraftSink:
         self._draft.body.append(run)
         self._submit(run)
 
-    def payload(self, kind: int, data: Buffer | Strided, itemsize: int, row: int, at: int) -> None:
+    def payload(self, kind: int, data: Buffer | Unread, itemsize: int, row: int, at: int) -> None:
         itemsize = itemsize if itemsize < 256 else 0
         runs: list[Run] = []
-        length = data.nbytes if isinstance(data, Strided) else memoryview(data).nbytes
+        length = data.nbytes if isinstance(data, Unread) else memoryview(data).nbytes
         stream = Stream(self._draft.name, len(self._draft.segments), kind, itemsize, row, length)
         self._draft.segments.append(DraftSegment(kind, at, length, itemsize, row, runs))
         done = 0
@@ -239,7 +239,7 @@ class DraftSink:
             runs.append(run)
             self._submit(run)
 
-        if isinstance(data, Strided):
+        if isinstance(data, Unread):
             for part, ends in cut_in_windows(data.read, length, itemsize, row):
                 emit(part, ends, True)
             return

@@ -1,6 +1,7 @@
 """Tensors in and out: what the package and torch write and read, and what of it is stored."""
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import safetensors
 from safetensors.numpy import load_file, save_file
 
 import mfstore
-from mfstore.errors import CorruptObject, NotSerializable, Refused, Unsupported, WrongArgument
+from mfstore.errors import Conflict, CorruptObject, NotSerializable, Refused, Unsupported, WrongArgument
+from mfstore.safetensors.files import ArrayInFile
 from tests.rigs.damage import wrapped
 from tests.rigs.parts import CountingBackend
 from tests.servers.base import client_options
@@ -266,6 +268,35 @@ def test_a_file_without_tensors_is_that_file_again(store, tmp_path):
     save_file({}, tmp_path / "a.safetensors", metadata={"format": "pt"})
     store.export(store.put_safetensors(tmp_path / "a.safetensors"), tmp_path / "b.safetensors")
     assert (tmp_path / "b.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("change", ["cut off", "written", "replaced"])
+def test_a_file_that_changes_while_it_is_stored_is_an_error(store, tmp_path, change, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    save_file({"a": MODEL["layer.weight"], "b": MODEL["half"]}, path)
+    read = ArrayInFile.read
+
+    def meanwhile(array, start, end):
+        if change == "cut off":
+            os.truncate(path, 5000)
+        elif change == "written":
+            os.utime(path, ns=(1, 1))
+        else:
+            (tmp_path / "other").write_bytes(path.read_bytes())
+            (tmp_path / "other").replace(path)
+        return read(array, start, end)
+
+    monkeypatch.setattr(ArrayInFile, "read", meanwhile)
+    with pytest.raises(Conflict, match="has changed"):
+        store.put_safetensors(path, "models/a")
+    assert not list(store.keys()) and not list(store.refs)
+
+
+def test_pipes_and_devices_are_no_models(store, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(Unsupported, match="regular file"):
+            store.put_safetensors(path)
 
 
 def test_files_that_are_none(store, tmp_path, file):
