@@ -1220,7 +1220,7 @@ class Store:
                 others keep changing a ref: do it again.
             CorruptObject: something is damaged here and nowhere whole; the error names its key and where it lies. It
                 is not written.
-            Refused: both are one store.
+            Refused: both are one store, or the new one would lie within this one.
             Unsupported: the destination's digest is another, so that it has other keys.
             NotSigned: this store was opened with ``trusted``, and nobody of these has signed a key.
             AccessDenied: something may not be read here, or not be written there.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mfstore.backends.local import LocalBackend
 from mfstore.copying.presence import present
 from mfstore.copying.reading import Source
 from mfstore.copying.refs import RefPlan, conflict, plan_ref, write_ref
@@ -24,6 +26,7 @@ from mfstore.ref_objects import read_ref, read_refs
 from mfstore.saving.guard import Names
 
 if TYPE_CHECKING:
+    from mfstore.backends.base import Backend
     from mfstore.copying.report import OnConflict
     from mfstore.copying.selection import Selection
     from mfstore.format.refs import RefEntry
@@ -68,6 +71,11 @@ def _require_both(source: Handle, target: Handle) -> None:
     if target.description is None:
         if not target.options.create:
             raise NotFound("no store there", backend=target.backend.url, hint="Open it with create=True")
+        if _place(target.backend).startswith(_place(source.backend).rstrip("/") + "/"):
+            raise Refused(
+                "the destination lies within the source, which would take it for its own", backend=target.backend.url,
+                hint="Choose a place beside it",
+            )  # fmt: skip
         return
     # A copy of all objects has the same uuid, and another inode or time.
     if source.description.uuid == target.description.uuid and source.backend.head(PATH) == target.backend.head(PATH):
@@ -78,6 +86,11 @@ def _require_both(source: Handle, target: Handle) -> None:
             expected=name_of(source.description.algorithm), found=name_of(target.description.algorithm),
             hint="Copy to a store of that digest, or to a place where there is none: it gets the source's",
         )  # fmt: skip
+
+
+def _place(backend: Backend) -> str:
+    """Where a store is, whatever links lead there."""
+    return os.path.realpath(backend.root) if isinstance(backend, LocalBackend) else backend.url
 
 
 def _plan_refs(

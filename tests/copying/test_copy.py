@@ -236,6 +236,18 @@ def test_what_can_be_no_copy(source, target, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_destination_within_the_source(tmp_path):
+    """Its objects would be damaged refs there."""
+    source = mfstore.open(tmp_path / "store")
+    source.put([1], ref="a")
+    (tmp_path / "link").symlink_to("store")
+    for place in ("store/refs/sub", "link/refs/sub", "store/new"):
+        with pytest.raises(errors.Refused, match="within the source"):
+            source.copy_to(mfstore.open(tmp_path / place))
+        assert not (tmp_path / place).exists() and list(source.refs) == ["a"]
+    assert source.copy_to(mfstore.open(tmp_path / "store2")).keys == 1
+
+
 def test_the_digest_is_the_sources():
     backend = MemoryBackend()
     source = Store(backend.url, backend, resolve(threads=1), create=True, algorithm="sha256")
