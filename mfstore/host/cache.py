@@ -23,6 +23,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from mfstore.errors import InvalidKey
+from mfstore.host.file_systems import make_private
 from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
@@ -151,20 +152,6 @@ class HostCache:
 
 def _digest(name: str, data: bytes) -> bytes:
     return sha256(name.encode() + b"\0" + data).digest()
-
-
-def make_private(path: str) -> None:
-    """Make a directory, and what is missing above it, of this user alone; whatever is there stays as it is. OSError as
-    of ``os.mkdir``. (``os.makedirs`` gives a mode to the last one only.)"""
-    with suppress(FileExistsError):
-        try:
-            os.mkdir(path, 0o700)  # noqa: PTH102
-        except FileNotFoundError:
-            above = os.path.dirname(path)  # noqa: PTH120
-            if not above:
-                raise
-            make_private(above)
-            os.mkdir(path, 0o700)  # noqa: PTH102
 
 
 def host_cache(setting: str | None) -> HostCache:

@@ -1,4 +1,4 @@
-"""What kind of file system a directory lies on, and what not every one can do."""
+"""What kind of file system a directory lies on, what not every one can do, and directories of one user alone."""
 
 from __future__ import annotations
 
@@ -47,6 +47,20 @@ def file_system(path: str) -> str | None:
     except (OSError, IndexError):
         pass
     return None
+
+
+def make_private(path: str) -> None:
+    """Make a directory, and what is missing above it, of this user alone; whatever is there stays as it is. OSError as
+    of ``os.mkdir``. (``os.makedirs`` gives a mode to the last one only.)"""
+    with suppress(FileExistsError):
+        try:
+            os.mkdir(path, 0o700)  # noqa: PTH102
+        except FileNotFoundError:
+            above = os.path.dirname(path)  # noqa: PTH120
+            if not above:
+                raise
+            make_private(above)
+            os.mkdir(path, 0o700)  # noqa: PTH102
 
 
 # ---- renaming that replaces nothing -------------------------------------------------------

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfstore._core.memory import FileMap, FreshBytes
-from mfstore.host.cache import make_private
-from mfstore.host.file_systems import on_network
+from mfstore.host.file_systems import make_private, on_network
 from mfstore.host.forks import anew_in_children
 from mfstore.records import NamedTuple
 
