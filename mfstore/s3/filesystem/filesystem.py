@@ -219,7 +219,10 @@ class S3FileSystem(AsyncFileSystem):
         else:
             infos = self._directory(where, refresh)
         if not infos and where.key:
-            return [self.info(path, refresh=refresh, as_file=True)]
+            info = self.info(path, refresh=refresh)
+            if _is_dir(info):  # which was remembered, or it is no more than its mark
+                info = self.info(path, refresh=True)
+            return [] if _is_dir(info) else [info]
         return list(infos)
 
     def _buckets(self, refresh: bool) -> list[Info]:
@@ -300,7 +303,7 @@ class S3FileSystem(AsyncFileSystem):
         else:
             found = self._found_by_level(where, root, maxdepth, withdirs)
         if not found and not prefix:
-            info = self._info_or_none(root)
+            info = self._info_or_none(root, refresh=True)
             if info is not None and (info["type"] == "file" or withdirs):
                 found = {root: info}
         return found if detail else list(found)
@@ -402,7 +405,10 @@ class S3FileSystem(AsyncFileSystem):
         version_id = version_id or where.version
         if not refresh and version_id is None:
             known = self._listings.info(name)
-            if known is not None and not (self.version_aware and known["type"] == "file" and "VersionId" not in known):
+            if known is not None and known["type"] == "directory":
+                if not as_file:
+                    return known
+            elif known is not None and not (self.version_aware and "VersionId" not in known):
                 return known
             if self._listings.of(name) and not as_file:
                 return directory(name)
@@ -430,9 +436,9 @@ class S3FileSystem(AsyncFileSystem):
                 raise not_found(bucket) from None
         return directory(bucket, "BUCKET")
 
-    def _info_or_none(self, path: str) -> Info | None:
+    def _info_or_none(self, path: str, refresh: bool = False) -> Info | None:
         try:
-            return self.info(path)
+            return self.info(path, refresh=refresh)
         except FileNotFoundError:
             return None
 
@@ -1058,9 +1064,8 @@ class S3FileSystem(AsyncFileSystem):
         left: dict[str, Info | None] = {}
         for name, info in expanded.items():
             if info is None:
-                known = self._info_or_none(name)
-                if known is not None and known["type"] == "directory":
-                    continue
+                if _is_dir(self._info_or_none(name)) and _is_dir(self._info_or_none(name, refresh=True)):
+                    continue  # and is one still
             elif info["type"] == "directory":
                 continue
             left[name] = info

@@ -76,7 +76,10 @@ class S3File(AbstractBufferedFile):
         self._version = version_id
         self._options = options
         if size is None:
-            self._known(fs.info(path, version_id=version_id))
+            info = fs.info(path, version_id=version_id)
+            if info["type"] == "directory":  # by a listing that is remembered, maybe
+                info = fs.info(path, version_id=version_id, refresh=True)
+            self._known(info)
         super().__init__(
             fs, path, "rb", block_size, cache_type=cache_type, cache_options=cache_options,
             size=self._details["size"] if size is None else size,

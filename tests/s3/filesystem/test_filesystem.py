@@ -157,6 +157,9 @@ class TestReading:
             opened.seek(2000)
             assert opened.read(1500) == numbers[2000:3500]
             assert opened.read() == numbers[3500:]
+            threads = getattr(opened.cache, "_thread_executor", None)
+        if threads is not None:
+            threads.shutdown()  # fsspec before 2026.9 leaves it
 
     def test_a_replaced_file_is_an_error(self, files, file, numbers):
         opened = files.open(file, cache_type="none")
@@ -472,6 +475,13 @@ def test_several_files_are_not_got_as_one(files, place, tmp_path):
         files.put([str(tmp_path / "a/x"), str(tmp_path / "b/x")], f"{place}/both/")
 
 
+def test_an_empty_directory_is_listed(radosgw, files, place):
+    bucket, _, key = place.partition("/")
+    radosgw.boto.put_object(Bucket=bucket, Key=f"{key}/empty/", Body=b"")
+    assert files.ls(f"{place}/empty") == [] and files.isdir(f"{place}/empty")
+    assert list(files.walk(place)) == [(place, ["empty"], []), (f"{place}/empty", [], [])]
+
+
 def test_a_bucket_with_odd_directories_is_deleted(radosgw, files):
     bucket = radosgw.create_bucket(f"odd-{os.urandom(8).hex()}")
     for key in ("/", "a", "a/", "a/b", "c//", "c//d", "//", "x/../y"):
@@ -500,6 +510,23 @@ def test_a_slice_from_the_end_is_of_what_is_there_now(radosgw, files, place):
     bucket, _, key = f"{place}/a".partition("/")
     radosgw.boto.put_object(Bucket=bucket, Key=key, Body=b"abcdefghijklmnop")
     assert files.cat_file(f"{place}/a", -3, -1) == b"no"
+
+
+def test_that_a_directory_is_no_file_is_not_taken_from_a_listing(radosgw, files, place, tmp_path):
+    bucket, _, key = place.partition("/")
+    files.pipe(f"{place}/a/b", b"below")
+    files.ls(place)
+    radosgw.boto.delete_object(Bucket=bucket, Key=f"{key}/a/b")
+    for call in (
+        lambda: files.ls(f"{place}/a"), lambda: files.get(f"{place}/a", str(tmp_path / "none"), recursive=True),
+    ):  # fmt: skip
+        with pytest.raises(FileNotFoundError):
+            call()
+    assert not (tmp_path / "none").exists()
+    radosgw.boto.put_object(Bucket=bucket, Key=f"{key}/a", Body=b"a file now")
+    assert files.isfile(f"{place}/a") and files.open(f"{place}/a").read() == b"a file now"
+    files.get(f"{place}/a", str(tmp_path / "got"))
+    assert (tmp_path / "got").read_bytes() == b"a file now"
 
 
 def test_a_mode_that_is_none_is_refused(files, place):
