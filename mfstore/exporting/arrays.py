@@ -69,7 +69,9 @@ def stored_arrays(named: Mapping[str, tuple[ArtifactParts, Any]]) -> dict[str, S
     for name, (parts, node) in named.items():
         if name in arrays:
             array = arrays[name][1]
-            found[name] = _of_array(parts, array, dtypes[id(array.dtype)])
+            dtype = dtypes[id(array.dtype)]
+            # A pickle may say anything to be one.
+            found[name] = _of_array(parts, array, dtype) if hasattr(dtype, "hasobject") else None
         else:
             tensor = tensor_of(node)
             found[name] = None if tensor is None or not _is_shape(tensor.shape) else _of_tensor(parts, tensor)
@@ -95,7 +97,7 @@ def _of_array(parts: ArtifactParts, array: ArraySymbols, dtype: Any) -> StoredAr
     nbytes = prod(array.shape) * dtype.itemsize
     data = array.data
     # Of one axis both orders are the same.
-    order = array.order if sum(size != 1 for size in array.shape) > 1 else "C"
+    order = "F" if array.order.upper() == "F" and sum(size != 1 for size in array.shape) > 1 else "C"
     whole = data is not None and not dtype.hasobject and len(data) == nbytes
     return StoredArray(parts, array.node, dtype.name, dtype, array.shape, order, data if whole else None)
 

@@ -87,7 +87,7 @@ def called_ndarray(node: Made) -> bool:
 
 
 def _sizes(shape: Any) -> tuple[int, ...]:
-    return (shape,) if isinstance(shape, int) else tuple(shape)
+    return tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
 
 
 def split(index: Any, length: int) -> tuple[int, int, Any] | None:

@@ -137,6 +137,20 @@ def test_npy(exported, array):
     assert path.read_bytes() == path.with_name("numpy.npy").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [(1, (3,)), (np.dtype("f8"), 1.5), (np.dtype("f8"), None), (None, "x")], ids=str
+)
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.safetensors", "a.csv", "a.bin"])
+def test_what_only_seems_to_be_an_array_is_none(exported, tmp_path, dtype, shape, name):
+    class Lies:
+        def __reduce__(self):
+            return np.arange(3).__reduce_ex__(5)[0], (bytes(24), dtype, shape, "C")
+
+    with pytest.raises(MfstoreError):
+        exported({"a": Lies()} if name[2:] in ("npz", "safetensors") else Lies(), name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_npz(store, exported):
     arrays = {"w": LARGE, "f": np.asfortranarray(LARGE), "n": np.arange(3), "é/x": np.zeros(0)}
     for view in (store.view(store.put(arrays)), store.view(store.save(arrays))):
