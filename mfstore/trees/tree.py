@@ -238,7 +238,7 @@ def open_tree(handle: Callable[[], Handle], key: Key, recipe: Recipe, verify: bo
     try:
         manifest = decode(reader.read(contents, reader.size))
         if manifest.size != contents:
-            raise Unsupported("a tree holds more than its files", expected=manifest.size, found=contents)
+            raise Unsupported("a tree holds more or less than its files", expected=manifest.size, found=contents)
     except MfstoreError as error:
         raise error.where(key=recipe_path(key), backend=opened.backend.url) from error.__cause__
     return Tree(handle, key, recipe, manifest, reader)

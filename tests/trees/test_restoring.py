@@ -10,7 +10,7 @@ import pytest
 
 import mfstore
 from mfstore._core.descriptor import Descriptor
-from mfstore.errors import CorruptObject, MfstoreError, OutOfSpace, Refused
+from mfstore.errors import CorruptObject, MfstoreError, OutOfSpace, Refused, Unsupported
 from mfstore.format.manifest import TreeEntry, encode
 from mfstore.format.recipes import ONE, TREE
 from mfstore.trees import restoring
@@ -73,6 +73,21 @@ def test_what_comes_there_meanwhile_stays(store, key, tmp_path, monkeypatch, exi
         store.get_tree(key, to, existing=existing)
     assert (to / name).read_bytes() == OLD
     assert not [path for path in names(to) if ".mfstore" in path]
+
+
+def test_a_directory_that_comes_there_meanwhile_stays(store, key, tmp_path, monkeypatch):
+    to = tmp_path / "to"
+
+    def write(fd, data):
+        to.mkdir(exist_ok=True)
+        (to / "other").write_bytes(OLD)
+        os.write(fd, data)
+
+    monkeypatch.setattr(restoring, "write", write)
+    with pytest.raises(Refused, match="somebody else"):
+        store.get_tree(key, to)
+    assert names(to) == ["other"]
+    assert sorted(os.listdir(tmp_path)) == ["source", "store", "to"]
 
 
 def test_directories_of_an_interrupted_restore_become_as_stored(store, key, tmp_path, monkeypatch):
@@ -163,6 +178,22 @@ def test_no_file_runs_as_its_owner(store, tmp_path):
     assert stat.S_IMODE((tmp_path / "to").stat().st_mode) == 0o1777
 
 
+def stored_as(store, entries):
+    """A tree of these, as whoever may write to a store can store it: with the right digests. It holds NEW."""
+
+    def write(sink):
+        contents = sink.stream(len(NEW))
+        contents.feed(NEW)
+        contents.finish()
+        sink.body(encode(entries, []))
+
+    keys = []
+    with store.handle.saving() as ingest:
+        ingest.recipe(ONE, [ingest.draft_written(TREE, "tree", write)], keys.append)
+        ingest.commit()
+    return keys[0]
+
+
 HOSTILE = [
     b"../escaped",
     b"/escaped",
@@ -176,30 +207,26 @@ HOSTILE = [
 
 @pytest.mark.parametrize("path", HOSTILE)
 def test_a_tree_that_leads_out_is_damage_and_nothing_is_written(store, tmp_path, path):
-    """Whoever may write to a store can store any manifest, with the right digests."""
     entries = [
         TreeEntry("", "directory", 0o755),
         TreeEntry("d", "directory", 0o755),
         TreeEntry("link", "link", 0o777, target=str(tmp_path)),
         TreeEntry(path.decode(), "file", 0o644, 0, len(NEW), b"d" * 32),
     ]
-
-    def write(sink):
-        contents = sink.stream(len(NEW))
-        contents.feed(NEW)
-        contents.finish()
-        sink.body(encode(entries, []))
-
-    keys = []
-    with store.handle.saving() as ingest:
-        ingest.recipe(ONE, [ingest.draft_written(TREE, "tree", write)], keys.append)
-        ingest.commit()
+    key = stored_as(store, entries)
     before = names(tmp_path)
     for read in (store.get, store.tree, lambda key: store.get_tree(key, tmp_path / "to")):
         with pytest.raises(CorruptObject):
-            read(keys[0])
+            read(key)
     assert names(tmp_path) == before
     assert not store.verify("full").findings  # bytes are what was stored
+
+
+@pytest.mark.parametrize("size", [len(NEW) - 1, len(NEW) + 1])
+def test_a_tree_holds_what_its_files_do(store, size):
+    top = TreeEntry("", "directory", 0o755)
+    with pytest.raises(Unsupported, match="than its files"):
+        store.tree(stored_as(store, [top, TreeEntry("file", "file", 0o644, 0, size, b"d" * 32)]))
 
 
 # ---- links that others plant ----------------------------------------------------------

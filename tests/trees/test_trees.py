@@ -9,6 +9,7 @@ import stat
 import threading
 import time
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,7 +24,7 @@ from mfstore.errors import (
     Unreadable,
     Unsupported,
 )
-from mfstore.trees import storing
+from mfstore.trees import restoring, storing
 from tests.rigs.command_line import mfstore as run
 
 noise = random.Random(7).randbytes
@@ -65,7 +66,9 @@ def state(top):
     return found
 
 
-def test_what_is_stored_is_what_is_restored(store, source, tmp_path):
+@pytest.mark.parametrize("block", [1 << 16, restoring.BLOCK])
+def test_what_is_stored_is_what_is_restored(store, source, tmp_path, monkeypatch, block):
+    monkeypatch.setattr(restoring, "BLOCK", block)  # files come in one part, or in several
     key = store.put_tree(source, "trees/one", note={"n": 1})
     store.get_tree("trees/one", tmp_path / "to")
     assert state(tmp_path / "to") == state(source)
@@ -216,7 +219,8 @@ def test_what_cannot_be_read_is_named_or_left_out(store, source, monkeypatch):
 
 @pytest.mark.parametrize("name", ["a.txt", "sub/big.bin"])
 @pytest.mark.parametrize(
-    "change", ["grows", "shrinks", "is written in", "vanishes", "becomes a fifo", "becomes a link"]
+    "change",
+    ["grows", "shrinks", "is written in", "is written in as if before", "vanishes", "becomes a fifo", "becomes a link"],
 )
 def test_no_file_is_stored_torn(store, source, monkeypatch, name, change):
     """Something happens to it at each attempt to read it: it is left out, and told."""
@@ -236,12 +240,15 @@ def test_no_file_is_stored_torn(store, source, monkeypatch, name, change):
                     file.write(b"more")
             elif change == "shrinks":
                 os.truncate(path, len(held) - 100 - count)
-            elif change == "is written in":
+            else:
+                before = path.stat()
                 with path.open("r+b") as file:
                     file.write(b"%09d" % count)
+                if change.endswith("before"):
+                    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         return data
 
-    if change in ("grows", "shrinks", "is written in"):
+    if change in ("grows", "shrinks") or change.startswith("is written in"):
         monkeypatch.setattr(storing.os, "read", read)
         reason = "kept changing"
     else:
@@ -267,6 +274,29 @@ def test_no_file_is_stored_torn(store, source, monkeypatch, name, change):
         tree = store.tree(store.put_tree(source, on_error="omit"))
     assert name not in tree
     assert [left.path for left in tree.omitted] == [name]
+
+
+def test_what_is_longer_than_the_system_says_is_no_whole_file(tmp_path):
+    """As files of /proc are, whose length is told as 0."""
+    (tmp_path / "file").write_bytes(b"12345")
+    with (tmp_path / "file").open("rb", buffering=0) as file:
+        with pytest.raises(storing._ChangedError):
+            list(storing._blocks(file.fileno(), 0))
+        file.seek(0)
+        assert b"".join(storing._blocks(file.fileno(), 5)) == b"12345"
+
+
+def test_a_file_that_was_changed_just_now_is_waited_for(store, tmp_path, monkeypatch):
+    """What is written in it within the same tick of the file system's clock would have the same time."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_bytes(b"x")
+    changed = (tmp_path / "source" / "file").stat().st_ctime_ns
+    waited = []
+    for since in (5_000_000, storing.GRAIN_NS):
+        clock = SimpleNamespace(sleep=waited.append, time_ns=lambda since=since: changed + since)
+        monkeypatch.setattr(storing, "time", clock)
+        store.put_tree(tmp_path / "source")
+        assert waited == [0.015]
 
 
 def test_a_file_that_changes_once_is_read_again(store, source, monkeypatch):
