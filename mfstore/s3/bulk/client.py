@@ -797,6 +797,8 @@ def _reopen(options: ClientOptions) -> BulkClient:
 
 
 def _parameters(options: Mapping[str, Any] | None) -> Options:
+    if isinstance(options, Options):
+        return options  # of a caller that shares them between calls, for which requests are prepared once
     return Options(_mapping(options)) if options else NO_OPTIONS
 
 

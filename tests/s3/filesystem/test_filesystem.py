@@ -46,6 +46,16 @@ class TestPaths:
 
 
 class TestArguments:
+    def test_parameters_of_all_operations_are_prepared_once(self, radosgw, place, monkeypatch):
+        payer = S3FileSystem(**arguments(radosgw), s3_additional_kwargs={"RequestPayer": "requester"})
+        payer.pipe(f"{place}/a", b"x")
+        assert payer.cat(f"{place}/a") == b"x"
+        preparer, prepared = type(payer.client.transfers.control.process().preparer), []
+        route = preparer.route
+        monkeypatch.setattr(preparer, "route", lambda self, *call: prepared.append(call) or route(self, *call))
+        assert payer.cat(f"{place}/a") == b"x" and not prepared
+        assert payer.cat(f"{place}/a", RequestPayer="requester") == b"x" and prepared
+
     def test_what_is_given_twice_is_refused(self):
         with pytest.raises(WrongArgument, match="aws_access_key_id is given twice"):
             S3FileSystem(key="a", secret="b", client_kwargs={"aws_access_key_id": "c"})
