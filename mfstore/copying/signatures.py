@@ -25,19 +25,24 @@ def copy_signatures(source: Backend, target: Backend, keys: Collection[Key], dry
         return 0
     there = _listed(target, keys)
     missing = sorted(_listed(source, keys) - there)
+    if not missing:
+        return 0
     copied = 0
-    for path, data in source.get_many(missing) if missing else ():
-        if isinstance(data, NotFound):
-            continue
-        if isinstance(data, MfstoreError):
-            raise data
-        try:
-            decode_read(source, path, data, partial(decode_signature, path=path))
-        except (CorruptObject, Unsupported):
-            continue
-        copied += 1
+    with target.batch() as batch:
+        for path, data in source.get_many(missing):
+            if isinstance(data, NotFound):
+                continue
+            if isinstance(data, MfstoreError):
+                raise data
+            try:
+                decode_read(source, path, data, partial(decode_signature, path=path))
+            except (CorruptObject, Unsupported):
+                continue
+            copied += 1
+            if not dry_run:
+                batch.put(path, [data])
         if not dry_run:
-            target.put(path, [data])
+            batch.commit()
     return copied
 
 
