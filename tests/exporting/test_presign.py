@@ -10,6 +10,8 @@ import pytest
 
 import mfstore
 from mfstore.errors import InvalidKey, MfstoreWarning, NotFound, Unsupported
+from mfstore.s3.aws.presigning import presigned
+from mfstore.s3.bulk.client import BulkClient
 from tests.rigs import command_line
 from tests.servers.base import client_options
 
@@ -39,6 +41,17 @@ def test_a_url_gives_the_bytes_to_anybody(store, place):
         urllib.request.urlopen(url.replace("Expires=600", "Expires=601"))
     assert refused.value.code == 403
     assert "X-Amz-Expires=90&" in store.presign(f"{place}/exports/a b+é.npy", timedelta(seconds=90)) + "&"
+
+
+@pytest.mark.parametrize(("bucket", "host"), [
+    ("a-bucket", "a-bucket.s3.eu-west-1.amazonaws.com/"), ("a.bucket", "s3.eu-west-1.amazonaws.com/a.bucket/"),
+])  # fmt: skip
+def test_at_aws_the_host_is_that_of_the_region(bucket, host, monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    with BulkClient(
+        bucket, region_name="eu-west-1", aws_access_key_id="a", aws_secret_access_key="b"
+    ) as client:  # fmt: skip
+        assert presigned(client.transfers.control, bucket, "key", 60)[0].startswith(f"https://{host}key?")
 
 
 def test_what_is_no_object_has_no_url(store, place):

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
 
 
+OF_AWS = ".amazonaws.com"
+
+
 def presigned(
     control: ControlPlane, bucket: str, key: str, seconds: int, version_id: str | None = None
 ) -> tuple[str, float | None]:  # fmt: skip
@@ -32,11 +35,14 @@ def presigned(
     keys = {name: value for name, value in zip(KEY_OPTIONS, secrets, strict=True) if value is not None}
     region = process.regions.of(bucket)
     params = {"Bucket": bucket, "Key": key} | ({} if version_id is None else {"VersionId": version_id})
+    config = process.config.merge(Config(signature_version="s3v4"))
+    there = settings if region is None else replace(settings, region=region)
     try:
-        client = sessions.client_for(
-            settings if region is None else replace(settings, region=region), process.session,
-            process.config.merge(Config(signature_version="s3v4")), keys,
-        )  # fmt: skip
+        client = sessions.client_for(there, process.session, config, keys)
+        if client.meta.endpoint_url.endswith(OF_AWS) and (config.s3 or {}).get("addressing_style") in (None, "auto"):
+            # Else botocore signs for the host of all regions, which sends to another one for a bucket that is new.
+            config = config.merge(Config(s3={**(config.s3 or {}), "addressing_style": "virtual"}))
+            client = sessions.client_for(there, process.session, config, keys)
         url: str = client.generate_presigned_url("get_object", params, ExpiresIn=seconds)
     except Exception as error:
         raise errors.local(error, settings.profile).where(key=key) from error
