@@ -1193,7 +1193,7 @@ class Store:
 
     def copy_to(
         self, other: Store, names: str | Iterable[str] | None = None, *, on_conflict: OnConflict = "raise",
-        dry_run: bool = False, progress: Progress = None,
+        signatures: bool = True, dry_run: bool = False, progress: Progress = None,
     ) -> Copied:  # fmt: skip
         """Copy keys and refs to another store: what that lacks of them travels as it is stored, and is checked on its
         way. Returns what was copied.
@@ -1210,6 +1210,7 @@ class Store:
             on_conflict: What becomes of a ref that the destination has set to what it never was here. "raise": nothing
                 is copied, and the error names it. "skip": it stays as it is there. "overwrite": it gets the values
                 that it has here behind those that it has there, which stay in its history.
+            signatures: Whether signatures of keys go along. Only who may sign at the destination may write them there.
             dry_run: Only tell what would be copied.
             progress: As of ``put``, of the bytes that travel.
 
@@ -1235,7 +1236,7 @@ class Store:
                 "other is the store to copy to", found=type(other).__name__, hint="mfstore.open(url) gives it"
             )
         with shown(progress, "copy"):
-            return copy_store(self.handle, other.handle, names, on_conflict, dry_run)
+            return copy_store(self.handle, other.handle, names, on_conflict, signatures, dry_run)
 
     # ---- maintenance --------------------------------------------------------------------
 

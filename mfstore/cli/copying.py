@@ -45,6 +45,7 @@ def _complete(context: click.Context, parameter: click.Parameter, begun: str) ->
     "the values of SRC behind its own.",
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="As --on-conflict overwrite.")
+@click.option("--no-signatures", is_flag=True, help="Leave signatures of keys behind: of who may not sign in DEST.")
 @_of_source("--from-endpoint-url", metavar="URL", help="Where the service of SRC is; else as of DEST.")
 @_of_source("--from-region", metavar="NAME", help="Likewise.")
 @_of_source("--from-profile", metavar="NAME", help="A profile of AWS's configuration; likewise.")
@@ -53,8 +54,8 @@ def _complete(context: click.Context, parameter: click.Parameter, begun: str) ->
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_complete)
 @connection_options(writes=True)
 def copy(
-    connection: Connection, as_json: bool, dry_run: bool, on_conflict: Any, force: bool, source: str, destination: str,
-    names: tuple[str, ...], from_endpoint_url: str | None, from_region: str | None, from_profile: str | None,
+    connection: Connection, as_json: bool, dry_run: bool, on_conflict: Any, force: bool, no_signatures: bool, source: str,
+    destination: str, names: tuple[str, ...], from_endpoint_url: str | None, from_region: str | None, from_profile: str | None,
 ) -> None:  # fmt: skip
     """Copy what the store SRC has and the store DEST lacks: each NAME, or everything.
 
@@ -77,8 +78,9 @@ def copy(
         opened(destination, connection if _is_in_s3(destination) else Connection(), create=True) as there,
     ):
         done = here.copy_to(
-            there, names or None, on_conflict="overwrite" if force else on_conflict, dry_run=dry_run, progress=True
-        )
+            there, names or None, on_conflict="overwrite" if force else on_conflict, signatures=not no_signatures,
+            dry_run=dry_run, progress=True,
+        )  # fmt: skip
     print_json({**asdict(done), "kept": done.kept}) if as_json else _print(done)
     if done.kept:
         sys.exit(DAMAGE)

@@ -43,7 +43,12 @@ ATTEMPTS = 20
 
 
 def copy_store(
-    source: Handle, target: Handle, names: str | Iterable[str] | None, on_conflict: OnConflict, dry_run: bool
+    source: Handle,
+    target: Handle,
+    names: str | Iterable[str] | None,
+    on_conflict: OnConflict,
+    signatures: bool,
+    dry_run: bool,
 ) -> Copied:
     """What ``Store.copy_to`` does."""
     if on_conflict not in ON_CONFLICT:
@@ -58,7 +63,7 @@ def copy_store(
         if before is None:
             before = target.guard.condemned()
     found = _Copy(Source(source), target, selection, plans, on_conflict, before)
-    found.run()
+    found.run(signatures)
     return found.report()
 
 
@@ -143,7 +148,7 @@ class _Copy:
         self._promised: set[Key] = set()
         """Keys that need not be asked for, as refs of the destination name them."""
 
-    def run(self) -> None:
+    def run(self, signatures: bool) -> None:
         """Do it: keys first, and refs last."""
         promised = {entry.key for plan in self._plans.values() for entry in plan.before}
         keys: dict[Key, None] = {}
@@ -159,7 +164,8 @@ class _Copy:
         transfer.copy(wanted, may_go=self._selection.listed)
         every = {*keys, *(entry.key for entries in self._selection.refs.values() for entry in entries)}
         every -= {entry.key for plan in self._plans.values() if plan.outcome == "kept" for entry in plan.before}
-        self._signatures = copy_signatures(self._source.backend, self._target.backend, every, self._dry_run)
+        if signatures:
+            self._signatures = copy_signatures(self._source.backend, self._target.backend, every, self._dry_run)
         if self._before is not None:
             self._write_refs(self._before)
         self._copy_holds(every)

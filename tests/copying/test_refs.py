@@ -118,6 +118,8 @@ def test_signatures_go_along(both, tmp_path):
     source.sign("a", key=private)
     other = source.put([9])
     source.sign(other, key=private)
+    assert source.copy_to(target, "a", signatures=False).signatures == 0
+    assert not list(target.backend.list("signatures/"))
     assert source.copy_to(target, "a").signatures == 1
     assert source.copy_to(target).signatures == 1
     assert source.copy_to(target).signatures == 0
