@@ -54,8 +54,9 @@ def _complete(context: click.Context, parameter: click.Parameter, begun: str) ->
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_complete)
 @connection_options(writes=True)
 def copy(
-    connection: Connection, as_json: bool, dry_run: bool, on_conflict: Any, force: bool, no_signatures: bool, source: str,
-    destination: str, names: tuple[str, ...], from_endpoint_url: str | None, from_region: str | None, from_profile: str | None,
+    connection: Connection, as_json: bool, dry_run: bool, on_conflict: Any, force: bool, no_signatures: bool,
+    source: str, destination: str, names: tuple[str, ...], from_endpoint_url: str | None, from_region: str | None,
+    from_profile: str | None,
 ) -> None:  # fmt: skip
     """Copy what the store SRC has and the store DEST lacks: each NAME, or everything.
 
