@@ -172,8 +172,12 @@ def test_what_mfstore_makes_itself_it_makes_so_though_it_is_listed():
 def test_attributes_of_containers_are_told():
     ordered = collections.OrderedDict(a=1)
     ordered.more = 2
-    with pytest.raises(UnsafeObject, match="OrderedDict that has attributes"):
+    assert made(ordered) == ordered and made(ordered).more == 2
+    ordered.move_to_end = 3
+    with pytest.raises(CorruptObject, match="an attribute that is a method"):
         made(ordered)
+    with pytest.raises(UnsafeObject, match="deque that has attributes"):
+        made(pickle.dumps(collections.deque([1]), 2)[:-1] + b"}X\x01\x00\x00\x00aK\x01sb.")
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2])

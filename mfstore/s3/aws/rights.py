@@ -15,16 +15,17 @@ from typing import Any, Literal
 from mfstore.records import NamedTuple
 from mfstore.s3.calls import Call
 
-On = Literal["object", "bucket", "source", "key"]
-"""What a right is about: the object of the request; its bucket; the object that a copy is made of; a key of KMS."""
+On = Literal["object", "bucket", "source", "key", "account"]
+"""What a right is about: the object of the request; its bucket; the object that a copy is made of; a key of KMS; all
+that an account has."""
 
 
 class Action(NamedTuple):
     """A right, as policies name it."""
 
     name: str
-    on: Literal["object", "bucket", "key"]
-    """What its statement has to name as ``Resource``: objects, the bucket, or keys of KMS."""
+    on: Literal["object", "bucket", "key", "account"]
+    """What its statement has to name as ``Resource``: objects, the bucket, keys of KMS, or ``*``."""
     use: str
     """What mfstore needs it for."""
 
@@ -58,6 +59,9 @@ ACTIONS: Mapping[str, Action] = {
         Action("s3:GetBucketPublicAccessBlock", "bucket", "to warn of a bucket that anybody may read"),
         Action("s3:GetBucketPolicyStatus", "bucket", "to warn of a bucket that anybody may read"),
         Action("s3:GetBucketAcl", "bucket", "to warn of a bucket that anybody may read"),
+        Action("s3:CreateBucket", "bucket", "to make a bucket as a directory of a file system"),
+        Action("s3:DeleteBucket", "bucket", "to remove an empty bucket as a directory of a file system"),
+        Action("s3:ListAllMyBuckets", "account", "to list buckets as directories of a file system"),
         Action("s3express:CreateSession", "bucket", "to do anything in a directory bucket"),
         Action("kms:GenerateDataKey", "key", "to store with a key of KMS"),
         Action("kms:Decrypt", "key", "to read what is encrypted with a key of KMS, and to upload it in parts"),
@@ -120,6 +124,9 @@ OPERATIONS: Mapping[str, tuple[Needs, ...]] = {
     "GetPublicAccessBlock": (Needs("s3:GetBucketPublicAccessBlock", "bucket"),),
     "GetBucketPolicyStatus": (Needs("s3:GetBucketPolicyStatus", "bucket"),),
     "GetBucketAcl": (Needs("s3:GetBucketAcl", "bucket"),),
+    "CreateBucket": (Needs("s3:CreateBucket", "bucket"),),
+    "DeleteBucket": (Needs("s3:DeleteBucket", "bucket"),),
+    "ListBuckets": (Needs("s3:ListAllMyBuckets", "account"),),
     "CreateSession": (Needs("s3express:CreateSession", "bucket"),),
 }
 """By operation, as botocore names it: what whoever asks for it has to be allowed."""
@@ -157,6 +164,8 @@ def _by_kms(said: Mapping[str, Any]) -> bool:
 
 
 def _resource(on: On, call: Call, said: Mapping[str, Any], partition: str) -> str:
+    if on == "account":
+        return "*"
     if on == "key":
         return said.get("SSEKMSKeyId") or "the bucket's key of KMS"
     if on == "source":
