@@ -1,6 +1,8 @@
 """The same work in several threads, and in a forked child."""
 
+import faulthandler
 import os
+import signal
 import threading
 
 
@@ -22,11 +24,16 @@ def in_threads(work, arguments):
     return failures
 
 
-def in_a_child(work):
-    """Do it in a forked child, to the end of what it does when it exits; its exit code."""
+def in_a_child(work, seconds=90):
+    """Do it in a forked child, to the end of what it does when it exits; its exit code. One that takes longer says where
+    its threads are and ends by SIGALRM: the deadline of the test would show where the parent waits for it."""
     child = os.fork()
     if not child:
         code = 1
+        # Not dump_traceback_later: it waits for its thread of the parent, which has one for the deadline.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        faulthandler.register(signal.SIGALRM, file=2, chain=True)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
             work()
             code = 0
