@@ -171,7 +171,7 @@ def name_and_path(store: Store, text: str) -> tuple[Key, str | None]:
         return store.resolve(text), None
     except (NotFound, InvalidKey):
         ends = [at for at, char in enumerate(text) if char == ":"]
-        for end in ends:
+        for end in reversed(ends):
             with suppress(NotFound, InvalidKey):
                 return store.resolve(text[:end]), text[end + 1 :]
         raise

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 import mfstore
+from mfstore.cli.artifacts import name_and_path
 from mfstore.errors import (
     CorruptObject,
     InvalidRange,
@@ -465,6 +466,16 @@ def test_progress_counts_the_bytes(store, source, tmp_path):
 
 
 # ---- the command ----------------------------------------------------------------------
+
+
+def test_the_longest_beginning_that_names_something_is_meant(store, source):
+    """Refs and times have colons of their own: of a minute the hour is no name."""
+    first = store.put_tree(source, "t")
+    second = store.put_tree(source, "t:sub", exclude="*.bin")
+    assert name_and_path(store, "t:sub") == (second, None)
+    assert name_and_path(store, "t:sub:a.txt") == (second, "a.txt")
+    assert name_and_path(store, "t:a:b") == (first, "a:b")
+    assert name_and_path(store, "t@2999-01-01T10:30:sub") == (first, "sub")
 
 
 def test_the_commands(source, tmp_path):
