@@ -17,11 +17,10 @@ from mfstore.display.amounts import count, size
 from mfstore.errors import MfstoreError, NotFound
 from mfstore.format import recipes
 from mfstore.format.digests import Key
-from mfstore.format.quarantine import PREFIX as QUARANTINE
 from mfstore.format.recipes import recipe_path
 from mfstore.format.refs import PREFIX, RefEntry, StoredRef, encoded, is_ref, ref_name
 from mfstore.maintenance.report import PhaseProgress, untold
-from mfstore.maintenance.store.usage import store_usage
+from mfstore.maintenance.store.usage import KINDS, store_usage
 from mfstore.page.contents import Chunks, by_day, chunks_of, content_of, fresh_bytes, note_json
 from mfstore.page.facts import Compared, Content, Entry, Facts, Space, Value
 from mfstore.page.read_once import read_once
@@ -47,7 +46,6 @@ COMPARED_BYTES = 64 << 20
 """New bytes of a value that is compared so: these, and as many of the one before it, are read."""
 COMPARED_LINES = 60
 """Differences that are told of one."""
-_KINDS = ("recipes/", "packs/", "index/", PREFIX, QUARANTINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ def store_facts(store: Store, place: str, title: str, wanted: Wanted, tell: Phas
     access = store.handle.access("read")
     backend = read_once(access.backend)
     said = Said(access.backend.url, place, f"mfstore verify -s {place}")
-    listed = {kind: list(backend.list(kind)) for kind in _KINDS}
+    listed = {kind: list(backend.list(kind)) for kind in KINDS}
     growth = by_day((info.size, info.modified) for infos in listed.values() for info in infos)
     whole = access._replace(backend=backend)
     found = _Reading(store, whole, said, wanted, tell)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BY = ("ref", "prefix", "user", "flow", "run", "step", "artifact", "type", MONTH, CLASS)
 """What usage of a store is told by."""
-_KINDS = ("recipes/", "packs/", "index/", PREFIX, QUARANTINE)
+KINDS = ("recipes/", "packs/", "index/", PREFIX, QUARANTINE)
 """Where what is stored lies, and what repair set aside."""
 _OF_TASKS = {"flow": 1, "run": 2}
 """How many names of a task's pathspec make one of these."""
@@ -41,12 +41,12 @@ def store_usage(access: StoreAccess, by: str, progress: PhaseCallback | None = N
     sets = LabelSets()
     tally = Tally(sets)
     if by == MONTH:
-        for kind in _KINDS:
+        for kind in KINDS:
             for info in access.backend.list(kind):
                 tally.add(info.size, sets.of(month_of(info.modified)))
         return usage_of(access.backend.url, by, tally.totals())
     if by == CLASS:
-        for kind in _KINDS:
+        for kind in KINDS:
             for size, name in access.backend.list_classes(kind):
                 tally.add(size, sets.of(name))
         return usage_of(access.backend.url, by, tally.totals())
