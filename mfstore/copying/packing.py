@@ -23,6 +23,7 @@ from mfstore.format.packs import (
 )
 from mfstore.maintenance.store.groups import ALONE, by_place, move_group
 from mfstore.saving.codecs import encode_chunk
+from mfstore.saving.packing import PACK_SHARE
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from mfstore.copying.reading import Fetched
     from mfstore.format.packs import PackEntry, Pieces
     from mfstore.saving.context import SaveContext
-
-PACK_SHARE = 4
-"""A pack is closed at memory / 4 bytes, as those of a save: 64 MiB by default. What is held besides is one load of
-reads, as much at most."""
 
 
 class CopiedPacks:
@@ -53,6 +50,8 @@ class CopiedPacks:
         self._context = context
         self._batch = batch
         self.limit = context.memory // PACK_SHARE
+        """Bytes at which a pack is closed, as those of a save. What is held besides is one load of reads, as much at
+        most."""
         self._pack = PackBuilder(context.algorithm)
         self._last: PackEntry | None = None
         """What was added last, if what follows it at the source may follow it here."""

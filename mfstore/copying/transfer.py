@@ -37,6 +37,7 @@ from mfstore.saving.counterparts import BasePiece
 from mfstore.saving.dedup import StoredChunks
 from mfstore.saving.guard import Names
 from mfstore.saving.ingest import WrittenFragment, remember
+from mfstore.saving.packing import PACK_SHARE
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Batch
@@ -206,7 +207,7 @@ class Transfer:
                     sizes[needs.uses[Place(pack, at)][0].key] += new[0].csize
                     tally.chunks += len(new)
                     fresh += new[0].csize
-        limit = self._target.context.memory // 4
+        limit = self._target.context.memory // PACK_SHARE
         tally.objects += len(recipes) + -(-fresh // limit)
         for key, recipe in recipes:
             sizes[key] += recipe.stored
