@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mfstore._core.codec import DELTAS, GROUP, NONE, delta_seal_is_right
 from mfstore._core.memory import FreshBytes
 from mfstore.backends.base import RangeRead
-from mfstore.errors import AccessDenied, BackendError, CorruptObject, MfstoreError, NotFound, Unsupported
+from mfstore.errors import BackendError, CorruptObject, MfstoreError, NotFound, Unsupported
 from mfstore.format.packs import ALIGN_FROM, entry_of, pack_path
 from mfstore.format.recipes import INLINE, placed_chunks
 from mfstore.loading.deltas import DeltaWindow, delta_of, plan_windows
@@ -238,24 +239,21 @@ class Source:
         NotFound when its key was removed meanwhile; CorruptObject, naming pack and key, when there is no whole copy.
         """
         memory = memoryview(FreshBytes(use.chunk.usize))
-        try:
-            self._context.fetcher.fill(use.recipe, [(use.number, use.chunk, memory)], verify=True)
+        wanted = [(use.number, use.chunk, memory)]
+        with suppress(CorruptObject, NotFound):
+            self._context.fetcher.fill(use.recipe, wanted, verify=True)
             return memory
-        except AccessDenied:
-            raise
-        except (CorruptObject, NotFound) as error:
-            first = error
         recipe = self.recipe_again(use.key)
         try:
             # A collection may have moved it since its recipe was read.
-            self._context.fetcher.fill(recipe, [(use.number, use.chunk, memory)], verify=True)
+            self._context.fetcher.fill(recipe, wanted, verify=True)
             return memory
         except (CorruptObject, NotFound) as error:
-            first = error
-        kind = NotFound if isinstance(first, NotFound) else CorruptObject
+            lost = error
+        kind = NotFound if isinstance(lost, NotFound) else CorruptObject
         raise kind(
-            f"{use.key} cannot be copied: {first.message}", key=first.key, backend=self.backend.url,
-            offset=first.offset, expected=first.expected, found=first.found,
+            f"{use.key} cannot be copied: {lost.message}", key=lost.key, backend=self.backend.url,
+            offset=lost.offset, expected=lost.expected, found=lost.found,
             hint="mfstore verify tells what is damaged. Name what is to be copied to leave it out",
         )  # fmt: skip
 
