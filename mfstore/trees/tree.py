@@ -32,9 +32,7 @@ class Tree(Shown):
     tree. May be used from several threads.
     """
 
-    def __init__(
-        self, handle: Callable[[], Handle], key: Key, recipe: Recipe, manifest: Manifest, reader: ArtifactReader
-    ) -> None:
+    def __init__(self, handle: Callable[[], Handle], key: Key, manifest: Manifest, reader: ArtifactReader) -> None:
         self.key = key
         """Its key."""
         self.omitted: tuple[Omitted, ...] = manifest.omitted
@@ -44,7 +42,6 @@ class Tree(Shown):
         self.reader = reader
         """Byte ranges of what all files hold, by ``TreeEntry.offset``. For mfstore's own rooms."""
         self._handle = handle
-        self._recipe = recipe
         self._entries = {entry.path: entry for entry in sorted(manifest.entries, key=_by_path)}
         self._paths: list[str] | None = None
         self._children: dict[str, list[TreeEntry]] | None = None
@@ -241,4 +238,4 @@ def open_tree(handle: Callable[[], Handle], key: Key, recipe: Recipe, verify: bo
             raise Unsupported("a tree holds more or less than its files", expected=manifest.size, found=contents)
     except MfstoreError as error:
         raise error.where(key=recipe_path(key), backend=opened.backend.url) from error.__cause__
-    return Tree(handle, key, recipe, manifest, reader)
+    return Tree(handle, key, manifest, reader)
