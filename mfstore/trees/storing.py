@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore.errors import Unreadable
 from mfstore.format import manifest
-from mfstore.format.digests import NAMES, hasher
+from mfstore.format.digests import NAMES, digest_function, hasher
 from mfstore.format.manifest import DIRECTORY, FILE, LINK, MODE, Omitted, TreeEntry, path_text
 from mfstore.format.recipes import ONE, TREE
 from mfstore.host.beneath import open_beneath
@@ -195,9 +195,7 @@ class TreeWriter:
             return Whole(before, b""), None
         data = b"".join(_blocks(fd, before.st_size))
         _end(fd, before)
-        digest = hasher(self._algorithm)
-        digest.update(data)
-        return Whole(before, digest.digest()), data
+        return Whole(before, digest_function(self._algorithm)(data)), data
 
     def _stream(self, fd: int, sink: DraftSink) -> tuple[Whole, SegmentStream]:
         before = _begin(fd)
