@@ -111,7 +111,6 @@ class _Reading:
         self._wanted = wanted
         self._tell = tell
         self._pairs: list[_Pair] = []
-        self._unread: dict[Key, str] = {}
         self._left_out = 0
         self._named: set[Key] = set()
         self._not_compared = 0
@@ -175,9 +174,8 @@ class _Reading:
                     self.contents[key] = content_of(recipe)
                 yield key, chunks_of(recipe)
             except MfstoreError as error:
-                if key not in self._unread:
-                    self._unread[key] = self._said.add(f"key {key}", error)
-                    self.contents[key] = Content("", trouble=self._unread[key])
+                if key not in self.contents:
+                    self.contents[key] = Content("", trouble=self._said.add(f"key {key}", error))
 
     def compare(self) -> Iterator[Compared]:
         """How the newest value of the refs that were set last differs from the one before it. Nothing of it is
