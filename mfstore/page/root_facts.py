@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from copy import copy
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -60,6 +61,7 @@ def root_facts(
         NotAStore: it is no root.
         AccessDenied, BackendError: it cannot be listed. Of a file that cannot be read it is told.
     """
+    root = copy(root)  # the caller's asks anew
     root.backend = read_once(root.backend)
     said = Said(root.url, place, f"mfstore verify --metaflow {place}")
     holdings = list_root(root, tell, spill=Spill())

@@ -147,6 +147,8 @@ def test_a_page_of_a_root(tmp_path):
     task(root, "Flow", RUNS[0], "start", 1, {"x": 1})
     mfstore.write_page(root, tmp_path / "page.html", metaflow=True)
     with closing(Root(str(root))) as opened:
+        backend = opened.backend
         mfstore.write_page(opened, tmp_path / "again.html")
+        assert opened.backend is backend, "what is asked of it later is not what was read for the page"
     for name in ("page.html", "again.html"):
         assert f"Flow/{RUNS[0]}/start/1" in (tmp_path / name).read_text()
