@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fsspec.spec import AbstractBufferedFile
@@ -16,7 +14,6 @@ from mfstore.filesystem.writing import ANY, Staged, StreamedBytes, set_ref, set_
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
 
     from mfstore.filesystem.content import AnyContent
     from mfstore.filesystem.entries import Catalog, Entry
@@ -182,73 +179,6 @@ class StoreFile(AbstractBufferedFile):
             f"a file was written and never closed, so nothing of it is stored: {self.path}", MfstoreWarning,
             stacklevel=2, source=self,
         )  # fmt: skip
-
-
-class TextFile(io.TextIOWrapper):
-    """Text on top of a file: what the ``with`` block leaves by an exception does not appear."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        below = self.buffer
-        if kind is None or not isinstance(below, (StoreFile, CompressedFile)) or not below.writable():
-            self.close()
-            return
-        self.detach()
-        below.discard()
-
-    def __del__(self) -> None:
-        # Python would close it, and what is below with it: that would appear.
-        with suppress(ValueError):
-            self.detach()
-
-
-class CompressedFile(io.RawIOBase):
-    """What is written is compressed into a file, which is closed with it."""
-
-    def __init__(self, codec: Any, file: StoreFile) -> None:
-        super().__init__()
-        self._codec = codec
-        self._file = file
-
-    def writable(self) -> bool:
-        """Whether it is open."""
-        return not self.closed
-
-    def write(self, data: Any) -> int:
-        """Write bytes."""
-        self._codec.write(data)
-        return memoryview(data).nbytes
-
-    def flush(self) -> None:
-        """Compressed bytes go on when there are enough of them."""
-
-    def discard(self) -> None:
-        """Nothing of what was written appears."""
-        self._file.discard()
-        super().close()
-
-    def close(self) -> None:
-        """End it: what was written appears."""
-        if not self.closed:
-            super().close()
-            if not self._file.closed:
-                self._codec.close()
-                self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self.discard()
-        self.close()
-
-    def __del__(self) -> None:
-        # The file below says that it was never closed.
-        pass
 
 
 class StoreTransaction(Transaction):

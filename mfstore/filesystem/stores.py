@@ -29,12 +29,13 @@ from mfstore.errors import (
 from mfstore.filesystem import urls
 from mfstore.filesystem.content import AnyContent, Range, read_ranges
 from mfstore.filesystem.entries import DIRECTORY, FILE, LINK, Catalog, Entry, implied, parents
-from mfstore.filesystem.files import WRITTEN_TOGETHER, CompressedFile, StoreFile, StoreTransaction, TextFile
+from mfstore.filesystem.files import WRITTEN_TOGETHER, StoreFile, StoreTransaction
 from mfstore.filesystem.writing import ANY, Staged, set_ref, side_by_side, store_bytes
 from mfstore.format.digests import Key
 from mfstore.format.recipes import Recipe
 from mfstore.host.elapsed import moment, since
 from mfstore.host.pipes import read_blocks
+from mfstore.host.written_files import TEXT, written_as
 from mfstore.loading.files import regular_target, write_file
 from mfstore.names import is_key, parse_past
 from mfstore.opening import open_store
@@ -361,18 +362,12 @@ class StoreFileSystem(AbstractFileSystem):
             kwargs: ``note`` of what is written, as of ``store.put``; ``cache_type``, ``encoding`` and so on, as of
                 fsspec.
         """
-        if "b" not in mode:
-            text = {name: kwargs.pop(name) for name in ("encoding", "errors", "newline") if name in kwargs}
-            binary = mode.replace("t", "") + "b"
-            return TextFile(self.open(path, binary, block_size, cache_options, compression, **kwargs), **text)
-        if compression is None or "r" in mode:
+        if "r" in mode:
             return super().open(path, mode, block_size, cache_options, compression, **kwargs)
-        from fsspec.compression import compr
-        from fsspec.core import get_compression
-
-        name = get_compression(path, compression)
-        file = super().open(path, mode, block_size, cache_options, None, **kwargs)
-        return file if name is None else CompressedFile(compr[name](file, mode="w"), file)
+        text: dict[str, Any] = {name: kwargs.pop(name) for name in TEXT if name in kwargs}
+        binary = mode.replace("t", "").replace("b", "") + "b"
+        file = super().open(path, binary, block_size, cache_options, None, **kwargs)
+        return written_as(file, path, compression, None if "b" in mode else text)
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         """Bytes of a file, and no other bytes than those of the chunks that hold them are read."""

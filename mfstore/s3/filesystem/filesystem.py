@@ -25,6 +25,7 @@ from mfstore.errors import (
     Unsupported,
     WrongArgument,
 )
+from mfstore.host.written_files import TEXT, written_as
 from mfstore.in_thread import in_thread
 from mfstore.s3.bulk.client import BulkClient
 from mfstore.s3.bulk.items import PutItem
@@ -37,7 +38,7 @@ from mfstore.s3.filesystem.infos import Info, Tree, children, directory, headed,
 from mfstore.s3.filesystem.listings import Listings
 from mfstore.s3.filesystem.paths import PROTOCOLS, VERSION, Location, bare, exact, locate, parent
 from mfstore.s3.filesystem.reading import ADAPTIVE, S3File
-from mfstore.s3.filesystem.writing import S3Transaction, S3WriteFile, written_as
+from mfstore.s3.filesystem.writing import S3Transaction, S3WriteFile
 from mfstore.s3.transfers.copies import DESCRIBED, put_again, told
 from mfstore.s3.transfers.destinations import Destination
 from mfstore.s3.transfers.downloads import GetJob
@@ -52,8 +53,6 @@ GAP = 64 << 10
 """Ranges of one file that lie so close are fetched as one: a request costs as much as so many bytes do."""
 MODES = ("overwrite", "create")
 """How a file is stored: whatever is there, or only where nothing is."""
-TEXT = ("encoding", "errors", "newline")
-"""Arguments of ``open`` that are about text."""
 NOT_EMPTY = "BucketNotEmpty"
 TAKEN = ("BucketAlreadyExists", "BucketAlreadyOwnedByYou")
 """S3's words for a bucket that cannot be deleted, and for one that cannot be made."""

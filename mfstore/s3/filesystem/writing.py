@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 from fsspec.transaction import Transaction
 
 from mfstore.errors import Conflict, MfstoreWarning, Unsupported
+from mfstore.host.written_files import Discardable
 from mfstore.s3.bulk.streaming import SMALLEST_COPIED, StreamedUpload
 from mfstore.s3.filesystem.errors import FileExists, as_kind, file_errors
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Buffer
 
     from mfstore.s3.transfers.outcomes import Outcome
 
 
-class S3WriteFile(io.BufferedIOBase):
+class S3WriteFile(Discardable, io.BufferedIOBase):
     """A file that becomes an object when it is closed, with ``autocommit`` False when ``commit`` is called. Nothing
     comes of it when a ``with`` block ends in an exception, by ``discard``, or when it is forgotten; what was there
     before is still there then. It takes some 40 MiB of memory, however long it is."""
@@ -153,14 +152,6 @@ class S3WriteFile(io.BufferedIOBase):
             self._before, self._upload = self._upload.written, None
         super().close()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
-
     def __del__(self) -> None:
         # io's own would close the file, and so publish half an object.
         with suppress(AttributeError):
@@ -173,88 +164,6 @@ class S3WriteFile(io.BufferedIOBase):
 
     def __reduce__(self) -> Any:
         raise Unsupported("a file that is written does not pickle", key=self.path)
-
-
-class S3TextFile(io.TextIOWrapper):
-    """Text over a file that is written: nothing comes of it when a ``with`` block ends in an exception."""
-
-    def __init__(self, file: Any, **how: Any) -> None:
-        self._file = file
-        super().__init__(file, **how)
-
-    def discard(self) -> None:
-        """Store nothing."""
-        self._file.discard()
-        with suppress(ValueError, OSError):
-            self.detach()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
-
-    def __del__(self) -> None:
-        """Not as io's own, which would close the file beneath, and so publish half an object."""
-
-
-class CompressedFile(io.BufferedIOBase):
-    """What is written is stored compressed: there when this is closed, as that of the file beneath."""
-
-    def __init__(self, compressing: Any, file: S3WriteFile) -> None:
-        super().__init__()
-        self._compressing, self._file = compressing, file
-
-    def writable(self) -> bool:
-        """True."""
-        return True
-
-    def write(self, data: Buffer) -> int:
-        """Take all of ``data``."""
-        count: int = self._compressing.write(data)
-        return count
-
-    def close(self) -> None:
-        """Store the object."""
-        if self.closed:
-            return
-        try:
-            self._compressing.close()
-            self._file.close()
-        except BaseException:
-            self._file.discard()
-            raise
-        finally:
-            super().close()
-
-    def discard(self) -> None:
-        """Store nothing."""
-        self._file.discard()
-        super().close()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
-
-    def __del__(self) -> None:
-        if not self.closed:
-            self._file.__del__()  # says that nothing is stored
-
-
-def written_as(file: S3WriteFile, path: str, compression: str | None, text: Mapping[str, Any] | None) -> Any:
-    """A file to write, through ``compression`` ("infer": as the path says), and as ``text`` if that says how."""
-    from fsspec.compression import compr
-    from fsspec.core import get_compression
-
-    codec = get_compression(path, compression)
-    found: Any = file if codec is None else CompressedFile(compr[codec](file, mode="w"), file)
-    return found if text is None else S3TextFile(found, **text)
 
 
 class S3Transaction(Transaction):
