@@ -574,16 +574,11 @@ class S3FileSystem(AsyncFileSystem):
             begin, end, _ = slice(begin, end).indices(size)
         return (where.url, begin, end - begin) if end > begin else None
 
+    @file_errors
     def range_of(
         self, path: str, start: int, end: int, version_id: str | None, options: Mapping[str, Any]
     ) -> tuple[bytes, str | None]:
         """For an open file: the bytes of a range, as far as there are any, and the ETag that they have."""
-        return self._range(path, start, end, version_id, options)
-
-    @file_errors
-    def _range(
-        self, path: str, start: int, end: int, version_id: str | None, options: Mapping[str, Any]
-    ) -> tuple[bytes, str | None]:
         where = self._file(path)
         try:
             (outcome,) = self.client.get_many(
