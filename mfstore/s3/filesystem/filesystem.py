@@ -53,9 +53,10 @@ GAP = 64 << 10
 """Ranges of one file that lie so close are fetched as one: a request costs as much as so many bytes do."""
 MODES = ("overwrite", "create")
 """How a file is stored: whatever is there, or only where nothing is."""
+NO_BUCKET = "NoSuchBucket"
 NOT_EMPTY = "BucketNotEmpty"
 TAKEN = ("BucketAlreadyExists", "BucketAlreadyOwnedByYou")
-"""S3's words for a bucket that cannot be deleted, and for one that cannot be made."""
+"""S3's words for a bucket that is not there, for one that cannot be deleted, and for one that cannot be made."""
 
 
 class S3FileSystem(AsyncFileSystem):
@@ -250,9 +251,12 @@ class S3FileSystem(AsyncFileSystem):
         return (outcome.data for outcome in self.client.run_jobs("list", iter([job])))
 
     def _some(self, where: Location) -> bool:
-        """Whether anything lies below a path."""
+        """Whether anything lies below a path. Nothing does where there is no such bucket."""
         job = ListJob(0, where.key, where.bucket, where.directory, self._options(), page=1, most=1)
-        (outcome,) = self.client.run_jobs("list", iter([job]))
+        try:
+            (outcome,) = self.client.run_jobs("list", iter([job]))
+        except NotFound:
+            return False
         return bool(outcome.data.objects)
 
     def _versions(self, where: Location) -> list[Info]:
@@ -414,18 +418,10 @@ class S3FileSystem(AsyncFileSystem):
         try:
             (outcome,) = self.client.head_many([where.url], options=self._options(None, version_id))
         except NotFound as error:
-            if version_id is not None or as_file or not self._is_below(where, error):
+            if version_id is not None or as_file or error.service_code == NO_BUCKET or not self._some(where):
                 raise not_found(name) from None
             return directory(name)
         return headed(name, outcome, self.version_aware)
-
-    def _is_below(self, where: Location, error: NotFound) -> bool:
-        if error.service_code == "NoSuchBucket":
-            return False
-        try:
-            return self._some(where)
-        except NotFound:
-            return False
 
     def _bucket(self, bucket: str, refresh: bool) -> Info:
         if refresh or self._listings.of(bucket) is None:
@@ -474,10 +470,7 @@ class S3FileSystem(AsyncFileSystem):
         known = self._listings.info(bare(path))
         if known is not None and known["type"] == "directory":
             return True
-        try:
-            return self._some(where)
-        except NotFound:
-            return False
+        return self._some(where)
 
     @file_errors
     def checksum(self, path: Any, refresh: bool = False) -> int:
