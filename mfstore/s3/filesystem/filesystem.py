@@ -382,7 +382,7 @@ class S3FileSystem(AsyncFileSystem):
         """Forget the listings of a path, of what lies below it, and of all directories above it; of all paths for
         None."""
         if path is None:
-            self._listings.forget()
+            self._listings.forget_all()
         else:
             self._listings.forget_below(bare(path))
 
@@ -932,8 +932,7 @@ class S3FileSystem(AsyncFileSystem):
             if urls:
                 self.client.delete_many(urls, options=self._options(how))
         finally:
-            for path in {bare(path) for path in paths}:
-                self._listings.forget(path)
+            self._listings.forget(*{bare(path) for path in paths})
 
     @file_errors
     def mkdir(self, path: Any, create_parents: bool = True, acl: str | None = None, **how: Any) -> None:

@@ -54,10 +54,8 @@ class Listings:
         return beside[at] if at < len(beside) and beside[at]["name"] == path else None
 
     def forget(self, *paths: str) -> None:
-        """Something was written or deleted at, or below, these paths. None at all: anywhere."""
+        """Something was written or deleted at, or below, these paths."""
         self._written += 1
-        if not paths:
-            self.cache.clear()
         for known in {above for path in paths for above in _above(path)}:
             self._drop(known)
 
@@ -67,6 +65,11 @@ class Listings:
         self.forget(path)
         for known in [one for one in list(self.cache) if one.startswith(start)]:
             self._drop(known)
+
+    def forget_all(self) -> None:
+        """All may have changed."""
+        self._written += 1
+        self.cache.clear()
 
     def _drop(self, path: str) -> None:
         with suppress(KeyError):
