@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -29,6 +30,7 @@ from mfstore.host.written_files import TEXT, written_as
 from mfstore.in_thread import in_thread
 from mfstore.s3.bulk.client import BulkClient
 from mfstore.s3.bulk.items import PutItem
+from mfstore.s3.bulk.results import BulkResult
 from mfstore.s3.calls import Call, Options, shared_options
 from mfstore.s3.filesystem import plans
 from mfstore.s3.filesystem.arguments import settings_of, without_secrets
@@ -1147,27 +1149,23 @@ class S3FileSystem(AsyncFileSystem):
 
     @cached_property
     def _gets(self) -> Gathering:
-        return Gathering(
-            lambda items: self.client.aget_many(items, on_error="return", ordered=False, options=self._options())
-        )
+        return self._gathering(self.client.aget_many)
 
     @cached_property
     def _puts(self) -> Gathering:
-        return Gathering(
-            lambda items: self.client.aput_many(items, on_error="return", ordered=False, options=self._options())
-        )
+        return self._gathering(self.client.aput_many)
 
     @cached_property
     def _heads(self) -> Gathering:
-        return Gathering(
-            lambda items: self.client.ahead_many(items, on_error="return", ordered=False, options=self._options())
-        )
+        return self._gathering(self.client.ahead_many)
+
+    def _gathering(self, operation: Callable[..., BulkResult]) -> Gathering:
+        return Gathering(lambda items: operation(items, on_error="return", ordered=False, options=self._options()))
 
     async def _cat_file(self, path: Any, start: int | None = None, end: int | None = None, **how: Any) -> bytes:
         where = self._file(path)
         if how or where.version is not None or (end is not None and (end < 0 or (start or 0) < 0)):
-            found: bytes = await _in_thread(self.cat_file, path, start, end, **how)
-            return found
+            return await asyncio.to_thread(self.cat_file, path, start, end, **how)
         item = self._item(where, start, end)
         if item is None:
             return b""
@@ -1175,18 +1173,14 @@ class S3FileSystem(AsyncFileSystem):
             return bytes((await self._gets.outcome(item)).data)
         except InvalidRange:
             return b""
-        except MfstoreError as error:
-            raise file_error(error) from error.__cause__
 
     async def _pipe_file(self, path: Any, value: Any, mode: str = "overwrite", **how: Any) -> None:
         if how or mode != "overwrite":
-            await _in_thread(self.pipe_file, path, value, mode, **how)
+            await asyncio.to_thread(self.pipe_file, path, value, mode, **how)
             return
         where = self._present(path)
         try:
             await self._puts.outcome((where.url, value))
-        except MfstoreError as error:
-            raise file_error(error) from error.__cause__
         finally:
             self._listings.forget(bare(path))
 
@@ -1198,10 +1192,7 @@ class S3FileSystem(AsyncFileSystem):
                 return headed(name, await self._heads.outcome(where.url), self.version_aware)
             except NotFound:
                 pass  # a directory, if anything
-            except MfstoreError as error:
-                raise file_error(error) from error.__cause__
-        found: Info = await _in_thread(self.info, path, **how)
-        return found
+        return await asyncio.to_thread(self.info, path, **how)
 
     async def _exists(self, path: Any, **how: Any) -> bool:
         try:
@@ -1272,12 +1263,6 @@ class S3FileSystem(AsyncFileSystem):
 
 def _remade(kind: type[S3FileSystem], options: dict[str, Any]) -> S3FileSystem:
     return kind(**options)
-
-
-async def _in_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    import asyncio
-
-    return await asyncio.to_thread(function, *arguments, **named)
 
 
 def _by_version(places: Sequence[Location]) -> dict[str | None, list[int]]:

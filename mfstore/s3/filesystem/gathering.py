@@ -7,6 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from mfstore.errors import MfstoreError
+from mfstore.s3.filesystem.errors import file_error
+
 if TYPE_CHECKING:
     from mfstore.s3.bulk.results import BulkResult
     from mfstore.s3.transfers.outcomes import Outcome
@@ -22,7 +25,7 @@ class Gathering:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def outcome(self, item: Any) -> Outcome:
-        """What becomes of one item. Raises its error."""
+        """What becomes of one item. Raises its error, as callers of files expect it."""
         loop = asyncio.get_running_loop()
         waiting = self._waiting.get(loop)
         if waiting is None:
@@ -30,9 +33,12 @@ class Gathering:
             loop.call_soon(self._send, loop)
         future: asyncio.Future[Outcome] = loop.create_future()
         waiting.append((item, future))
-        found = await future
-        if found.error is not None:
-            raise found.error
+        try:
+            found = await future
+            if found.error is not None:
+                raise found.error
+        except MfstoreError as error:
+            raise file_error(error) from error.__cause__
         return found
 
     def _send(self, loop: asyncio.AbstractEventLoop) -> None:
