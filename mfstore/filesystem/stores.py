@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from glob import has_magic
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from fsspec.callbacks import DEFAULT_CALLBACK
@@ -41,6 +41,9 @@ from mfstore.names import is_key, parse_past
 from mfstore.opening import open_store
 from mfstore.settings import default_store
 from mfstore.store import Store
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 OF_FSSPEC = frozenset(
     ("asynchronous", "loop", "batch_size", "use_listings_cache", "listings_expiry_time", "max_paths", "auto_mkdir")
@@ -591,15 +594,19 @@ class StoreFileSystem(AbstractFileSystem):
 
     def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any) -> None:
         """Write bytes to a file. With ``mode="create"`` there must be none."""
-        plain = self._strip_protocol(path)
-        if self._intrans:
-            with self.open(plain, "xb" if mode == "create" else "wb", **kwargs) as file:
-                file.write(value)
-            return
+        self._write(self._strip_protocol(path), [memoryview(value).cast("B")], mode, kwargs)
+
+    def _write(self, path: str, blocks: Iterable[Buffer], mode: str, options: dict[str, Any]) -> None:
+        """Write blocks to a file, within a transaction to one that appears at its end."""
         create = mode == "create"
-        self.writable(plain, look=create, exclusive=create)
-        (key,) = store_bytes(self.store.handle, [[memoryview(value).cast("B")]])
-        set_ref(self.store.refs, Staged(plain, key, kwargs.get("note"), None if create else ANY))
+        if self._intrans:
+            with self.open(path, "xb" if create else "wb", **options) as file:
+                for block in blocks:
+                    file.write(block)
+            return
+        self.writable(path, look=create, exclusive=create)
+        (key,) = store_bytes(self.store.handle, [blocks])
+        set_ref(self.store.refs, Staged(path, key, options.get("note"), None if create else ANY))
 
     def pipe(self, path: Any, value: Any = None, **kwargs: Any) -> None:
         """Write bytes to a file, or of a dict each value to its path: they are stored as one operation, and then
@@ -625,22 +632,14 @@ class StoreFileSystem(AbstractFileSystem):
         plain = self._strip_protocol(rpath)
         if Path(lpath).is_dir():
             return
-        create = mode == "create"
-        if self._intrans:
-            with self.open(plain, "xb" if create else "wb", **kwargs) as file:
-                for block in read_blocks(lpath, file.blocksize):
-                    file.write(block)
-            return
-        self.writable(plain, look=create, exclusive=create)
-        callback.set_size(Path(lpath).stat().st_size)
 
         def blocks() -> Iterator[bytes]:
-            for block in read_blocks(lpath, 8 << 20):
+            callback.set_size(Path(lpath).stat().st_size)
+            for block in read_blocks(lpath, WRITTEN_TOGETHER):
                 yield block
                 callback.relative_update(len(block))
 
-        (key,) = store_bytes(self.store.handle, [blocks()])
-        set_ref(self.store.refs, Staged(plain, key, kwargs.get("note"), None if create else ANY))
+        self._write(plain, blocks(), mode, kwargs)
 
     def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
         """Make an empty file; without ``truncate``, set what is there anew, so that it gets this time."""
