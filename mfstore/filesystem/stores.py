@@ -36,6 +36,7 @@ from mfstore.format.recipes import Recipe
 from mfstore.host.elapsed import moment, since
 from mfstore.host.pipes import read_blocks
 from mfstore.host.written_files import TEXT, written_as
+from mfstore.loading.deltas import together
 from mfstore.loading.files import regular_target, write_file
 from mfstore.names import is_key, parse_past
 from mfstore.opening import open_store
@@ -43,6 +44,8 @@ from mfstore.settings import default_store
 from mfstore.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from typing_extensions import Buffer
 
 OF_FSSPEC = frozenset(
@@ -420,7 +423,11 @@ class StoreFileSystem(AbstractFileSystem):
             clipped.append((0, 0) if isinstance(content, MfstoreError) else content.clip(start, end))
             if not isinstance(content, MfstoreError):
                 numbers.setdefault(path, []).append(number)
-        for batch in _batches(numbers, clipped):
+
+        def needs(path: str) -> dict[Hashable, int]:
+            return {path: sum(clipped[number][1] - clipped[number][0] for number in numbers[path])}
+
+        for batch in together(numbers, needs, READ_TOGETHER):
             wanted = [(files[path], [clipped[number] for number in numbers[path]]) for path in batch]
             try:
                 read = read_ranges(wanted)  # type: ignore[arg-type]
@@ -799,18 +806,3 @@ def _walk(
             yield from _walk(held, below, None if depth is None else depth - 1, topdown, detail)
     if not topdown:
         yield told
-
-
-def _batches(numbers: dict[str, list[int]], ranges: Sequence[Range]) -> Iterator[list[str]]:
-    """Paths whose ranges are read together."""
-    batch: list[str] = []
-    size = 0
-    for path, wanted in numbers.items():
-        more = sum(ranges[number][1] - ranges[number][0] for number in wanted)
-        if batch and size + more > READ_TOGETHER:
-            yield batch
-            batch, size = [], 0
-        batch.append(path)
-        size += more
-    if batch:
-        yield batch

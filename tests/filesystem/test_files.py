@@ -29,8 +29,9 @@ from mfstore.errors import (
     Refused,
     Unsupported,
 )
-from mfstore.filesystem import StoreFileSystem
-from mfstore.filesystem.files import WRITTEN_TOGETHER
+from mfstore.filesystem import StoreFileSystem, stores
+from mfstore.filesystem.content import read_ranges
+from mfstore.filesystem.files import WRITTEN_TOGETHER, StoreFile
 from mfstore.format.recipes import recipe_path
 
 LONG = np.random.default_rng(0).bytes(300_000)
@@ -315,6 +316,19 @@ def test_what_cannot_be_stored_is_told_by_who_writes(fs, monkeypatch):
     assert file.closed and not fs.exists("x")
 
 
+def test_bytes_that_are_left_are_no_reason_to_fail_for_what_is_discarded(fs, monkeypatch):
+    def refuse(*_):
+        raise OutOfSpace("full")
+
+    monkeypatch.setattr(StoreFile, "write", refuse)
+    with pytest.raises(RuntimeError, match="mine"), fs.open("x", "w") as text:
+        text.write("1")
+        raise RuntimeError("mine")
+    with pytest.raises(OutOfSpace):
+        fs.open("x", "wb", compression="bz2").close()
+    assert text.closed and not fs.exists("x")
+
+
 @pytest.mark.parametrize("mode", ["wb", "w"])
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_a_file_that_is_never_closed_does_not_appear(fs, mode, compression):
@@ -565,12 +579,17 @@ def test_a_transaction_within_a_transaction_is_refused(fs):
 # ---- ranges -----------------------------------------------------------------------------
 
 
-def test_ranges_of_many_files(fs):
+@pytest.mark.parametrize(("at_once", "reads"), [(None, 1), (100_000, 3)])
+def test_ranges_of_many_files(fs, at_once, reads, monkeypatch):
     fs.pipe({"a": LONG, "b": b"short"})
     fs.store.put(bytearray(LONG), "c")
     fs.store.put({"x": 1}, "d")
+    read = []
+    monkeypatch.setattr(stores, "READ_TOGETHER", at_once or stores.READ_TOGETHER)
+    monkeypatch.setattr(stores, "read_ranges", lambda wanted: read.append(wanted) or read_ranges(wanted))
     found = fs.cat_ranges(["a", "b", "c", "a", "d", "b"], [5, 0, 100_000, -4, 0, 10], [10, 99, 200_000, None, None, 12])
     assert found == [LONG[5:10], b"short", LONG[100_000:200_000], LONG[-4:], fs.store.get_bytes("d"), b""]
+    assert len(read) == reads
     with pytest.raises(FileNotFoundError):
         fs.cat_ranges(["none"], [0], [1], on_error="raise")
     with pytest.raises(ValueError, match="as many"):
