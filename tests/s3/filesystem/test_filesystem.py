@@ -286,6 +286,7 @@ class TestListings:
         counted.pipe({f"{place}/d/a": b"1", f"{place}/d/b": b"22"})
         assert counted.ls(f"{place}/d") == [f"{place}/d/a", f"{place}/d/b"]
         proxy.clear()
+        counted.pipe({})  # changes nothing
         assert [info["size"] for info in counted.ls(f"{place}/d", detail=True)] == [1, 2]
         assert counted.info(f"{place}/d/b")["size"] == 2 and counted.isdir(f"{place}/d")
         assert not proxy.requests()
