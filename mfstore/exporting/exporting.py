@@ -69,9 +69,8 @@ def _put_shards(
     index, files = tensors.shards(view, _named(view) or {})
 
     def written(write: Callable[[BinaryIO, Mapping[str, str] | None], None], path: Path) -> None:
-        with open(path, "xb", buffering=0) as raw:
-            whole: Any = _Whole(raw)
-            write(whole, metadata)
+        with open(path, "xb") as out:
+            write(out, metadata)
 
     directory = place.rpartition("/")[0] + "/" if "/" in place else ""
     for where in (place, *(directory + file for file in files)):
@@ -88,8 +87,7 @@ def _write(view: View, called: str, path: Path, metadata: Mapping[str, str] | No
     if called == CSV:
         tables.write_csv(view, path)
         return
-    with open(path, "xb", buffering=0) as raw:
-        out: Any = _Whole(raw)
+    with open(path, "xb") as out:
         if called == PICKLE:
             _write_pickle(view, out, stored)
         elif called == NPY:
@@ -121,20 +119,3 @@ def _named(view: View) -> dict[Any, Any] | None:
         return dict(arrays.named_parts(view))
     found = view.symbols()
     return {} if found is not None and is_empty_of_safetensors(found[1]) else None
-
-
-class _Whole:
-    """A file without a buffer, to which large blocks are written without a copy, and all of each."""
-
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw = raw
-
-    def write(self, data: Any) -> int:
-        block = memoryview(data).cast("B") if memoryview(data).nbytes else memoryview(b"")
-        length = len(block)
-        while block:
-            block = block[self._raw.write(block) :]
-        return length
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._raw, name)

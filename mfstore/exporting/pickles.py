@@ -52,4 +52,4 @@ class _FileSink:
             for start in range(0, data.nbytes, READ):
                 self._out.write(data.read(start, min(start + READ, data.nbytes)))
         else:
-            self._out.write(memoryview(data).cast("B") if memoryview(data).nbytes else b"")
+            self._out.write(data)
