@@ -44,7 +44,7 @@ from mfstore.errors import (
     OutOfSpace,
 )
 from mfstore.format.refs import LONGEST as LONGEST_REF
-from mfstore.host.file_systems import move_new
+from mfstore.host.file_systems import NO_ROOM, move_new
 from mfstore.host.forks import anew_in_children
 from mfstore.records import NamedTuple
 
@@ -616,7 +616,7 @@ class LocalBackend(Backend):
 
             why, hint = refused_because(self._path(key), code)
             return AccessDenied(f"permission denied: {why}", **where, hint=hint)
-        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if code in NO_ROOM:
             return OutOfSpace(
                 f"cannot write: {error.strerror}",
                 **where,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfstore.errors import Conflict, InvalidKey, MfstoreError, NotFound, OutOfSpace, Refused, Unsupported
+from mfstore.host.file_systems import NO_ROOM
 from mfstore.loading.files import regular_target
 from mfstore.s3.urls import split_url
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from mfstore.backends.base import Backend
     from mfstore.s3.bulk.client import BulkClient
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 """What file systems without hard links answer, among others."""
 MEMORY = 64 << 20

@@ -19,6 +19,8 @@ NETWORK = frozenset(
 )  # fmt: skip
 """Types, as Linux names them, of file systems that other machines write to as well."""
 MOUNTS = "/proc/self/mountinfo"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write fails with on a full disk, at a quota, and at the length that a file may have."""
 
 
 def on_network(path: str) -> bool:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mfstore.errors import OutOfSpace, Unsupported
+from mfstore.host.file_systems import NO_ROOM
 
 _DEVICES, _PROCESSES = Path("/dev"), Path("/proc")
 
@@ -49,7 +50,7 @@ def write_file(target: Path, blocks: Iterable[bytes], key: str) -> None:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             hint = "Free space, or choose another file"
             raise OutOfSpace("no room for the file", key=key, found=str(target), hint=hint) from error
         raise

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mfstore.errors import BackendError, MfstoreError, OutOfSpace
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from mfstore.host.file_systems import NO_ROOM
 
 
 @contextmanager
@@ -31,7 +29,7 @@ def temporary_file_error(error: OSError) -> MfstoreError:
             "nowhere is room for a temporary file", found=none.strerror, hint="Give a folder with room as TMPDIR"
         )
     place = f"{folder}, on the file system at {_mount(folder)}"
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         return OutOfSpace(
             f"no room for a temporary file: {error.strerror}", found=place,
             hint="Make room there, or give another folder as TMPDIR: a collection takes some 50 bytes for each object. "

@@ -21,7 +21,7 @@ from mfstore._core.descriptor import Descriptor
 from mfstore.errors import MfstoreError, OutOfSpace, Refused
 from mfstore.format.manifest import DIRECTORY, FILE, LINK, TreeEntry, path_bytes
 from mfstore.host.beneath import open_beneath
-from mfstore.host.file_systems import move_new
+from mfstore.host.file_systems import NO_ROOM, move_new
 from mfstore.progress import METER
 from mfstore.records import NamedTuple
 
@@ -46,7 +46,6 @@ BEGUN_MODE = 0o1700
 """Of a directory until all in it is written. Nobody else comes in; and by the sticky bit, which means nothing to its
 owner alone, "keep" knows one that an interrupted restore has left."""
 LOOK = "existing='keep' leaves what is there, existing='replace' replaces files of the same names"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Placed(NamedTuple):
@@ -413,7 +412,7 @@ def restore(tree: Tree, to: str | os.PathLike[str], path: str, existing: Existin
                 place = Placed(os.fsencode(target.name), entry)
                 _restore_into(tree, parent, [place], existing, False, str(target.parent), block)
     except OSError as error:
-        if error.errno in FULL and not isinstance(error, MfstoreError):
+        if error.errno in NO_ROOM and not isinstance(error, MfstoreError):
             raise OutOfSpace(
                 "no room to restore the tree", found=str(target), hint="Free space, or restore elsewhere"
             ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from mfstore._core import crc
 from mfstore.errors import BackendError, Conflict, InvalidKey, MfstoreError, OutOfSpace, Unsupported
-from mfstore.host.file_systems import move_new
+from mfstore.host.file_systems import NO_ROOM, move_new
 from mfstore.records import dataclass
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -40,7 +39,7 @@ def disk_error(error: OSError | OverflowError, path: object) -> MfstoreError:
     """What a failure to write a local file means."""
     if isinstance(error, OverflowError):
         return OutOfSpace("no local file can be as long as this object is said to be", found=str(path))
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in NO_ROOM:
         return OutOfSpace("the local disk is full", found=str(path), hint="Free space, or choose another `dest`")
     return BackendError(
         f"cannot write the local file: {error.strerror}", found=str(path), hint="Check `dest` and its permissions"
