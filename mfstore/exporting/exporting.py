@@ -21,6 +21,7 @@ from mfstore.exporting.formats import (
     chosen,
     content_of,
     is_empty_of_safetensors,
+    node_of,
     unfit,
 )
 from mfstore.exporting.targets import Write, require_new, require_place, to_file, to_s3
@@ -117,5 +118,4 @@ def _write_pickle(view: View, out: BinaryIO, stored: PickleOf) -> None:
 def _named(view: View) -> dict[Any, Any] | None:
     if content_of(view) is None and view.kind in ("bundle", "mapping"):
         return dict(arrays.named_parts(view))
-    found = view.symbols()
-    return {} if found is not None and is_empty_of_safetensors(found[1]) else None
+    return {} if is_empty_of_safetensors(node_of(view)) else None

@@ -51,10 +51,15 @@ def chosen(view: View, path: str, given: str | None) -> str:
     return by_name
 
 
+def node_of(view: View) -> Any:
+    """Of what it would be made; None for a bundle."""
+    found = view.symbols()
+    return None if found is None else found[1]
+
+
 def content_of(view: View) -> str | None:
     """Of bytes and texts, which of the two; None of anything else."""
-    found = view.symbols()
-    node = None if found is None else found[1]
+    node = node_of(view)
     if isinstance(node, str) or (isinstance(node, Slot) and node.kind == TEXT):
         return TEXTS
     return BYTES if isinstance(node, (Slot, bytes, bytearray)) else None

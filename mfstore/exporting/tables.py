@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Unsupported
-from mfstore.exporting.formats import CSV, PARQUET, unfit
+from mfstore.exporting.formats import CSV, PARQUET, node_of, unfit
 from mfstore.views.arrow import arrow_table
 from mfstore.views.frames import frame_of, series_of
 from mfstore.views.polars_frames import polars_frame
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 def write_parquet(view: View, path: Path) -> None:
     """A frame or a table as its own library writes it, with index and types."""
-    found = view.symbols()
-    node = None if found is None else found[1]
+    node = node_of(view)
     if frame_of(node) is not None:
         _by(view, PARQUET, lambda table: table.to_parquet(str(path), engine="pyarrow"))
     elif polars_frame(node) is not None:
@@ -31,8 +30,7 @@ def write_parquet(view: View, path: Path) -> None:
 
 def write_csv(view: View, path: Path) -> None:
     """A frame, a series or a table as its own library writes it."""
-    found = view.symbols()
-    node = None if found is None else found[1]
+    node = node_of(view)
     if frame_of(node) is not None or series_of(node) is not None:
         _by(view, CSV, lambda table: table.to_csv(str(path), compression=None))
     elif polars_frame(node) is not None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mfstore.exporting.arrays import StoredArray, stored_arrays
-from mfstore.exporting.formats import SAFETENSORS, is_of_safetensors, unfit
+from mfstore.exporting.formats import SAFETENSORS, is_of_safetensors, node_of, unfit
 from mfstore.exporting.streams import Content, write
 from mfstore.safetensors.dtypes import CODES
 from mfstore.safetensors.files import as_array, header_of
@@ -86,8 +86,7 @@ def shards(
 
 def attributes(view: View) -> Mapping[str, Any]:
     """What was said, beside its tensors, by the file from which it was stored."""
-    found = view.symbols()
-    node: Any = None if found is None else found[1]
+    node = node_of(view)
     if not is_of_safetensors(node):
         return {}
     return node.state  # type: ignore[no-any-return]
