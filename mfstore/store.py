@@ -832,19 +832,15 @@ class Store:
         """
         from mfstore.exporting.exporting import export
 
-        if progress is not None:
-            with shown(progress, "export"):
-                return self.export(
-                    key, path, format, overwrite=overwrite, metadata=metadata, verify=verify, safe=safe
-                )  # fmt: skip
-        view = self.view(key, verify=verify, safe=safe) if isinstance(key, str) else key
-        if view is key and not (verify is None and safe is None):
-            raise WrongArgument("a view has its own verify and safe", hint="Give them to view(key)")
         place = os.fspath(path)
-        export(
-            self.backend, view, place, format, overwrite=overwrite, metadata=metadata,
-            stored=lambda whole: self.iter_bytes(whole.key, name=whole.artifact or None, verify=verify),
-        )  # fmt: skip
+        with shown(progress, "export"):
+            view = self.view(key, verify=verify, safe=safe) if isinstance(key, str) else key
+            if view is key and not (verify is None and safe is None):
+                raise WrongArgument("a view has its own verify and safe", hint="Give them to view(key)")
+            export(
+                self.backend, view, place, format, overwrite=overwrite, metadata=metadata,
+                stored=lambda whole: self.iter_bytes(whole.key, name=whole.artifact or None, verify=verify),
+            )  # fmt: skip
         return place
 
     def presign(self, url: str, expires: float | str | timedelta = "1h") -> str:
