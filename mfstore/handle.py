@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mfstore.backends.base import Backend
     from mfstore.loading.cached import CachedReads
     from mfstore.loading.reads import PackRead
-    from mfstore.metrics import StoreMetrics
+    from mfstore.metrics import ReadCounts, StoreMetrics
     from mfstore.settings import Knobs
 
 DESCRIPTION_SECONDS = KNOWLEDGE_SECONDS / 3
@@ -372,15 +372,20 @@ class Handle:
         return store_metrics(self.backend.url, self._session, self.backend.traffic, self.read_counts)
 
     @property
-    def read_counts(self) -> tuple[int, int, int, int, int, int]:
-        """Parts of the index that this host's cache had, and had not; chunks that differed from their digest; reads of
-        packs that the cache answered, and did not, and the bytes that came from it."""
+    def read_counts(self) -> ReadCounts:
+        """What was read so far."""
+        from mfstore.metrics import ReadCounts
+
         made, index = self._made, self._host_cache
-        differed = 0 if made is None else made.saving.fetcher.differed
-        parts = (0, 0) if index is None else (index.hits, index.misses)
-        cached = None if made is None else made.cached
-        reads = (0, 0, 0) if cached is None else (cached.cache.hits, cached.cache.misses, cached.cache.served)
-        return (*parts, differed, *reads)
+        found = ReadCounts()
+        if index is not None:
+            found = found._replace(cache_hits=index.hits, cache_misses=index.misses)
+        if made is not None:
+            found = found._replace(verify_failures=made.saving.fetcher.differed)
+            if made.cached is not None:
+                kept = made.cached.cache
+                found = found._replace(cached_reads=kept.hits, fetched_reads=kept.misses, cached_bytes=kept.served)
+        return found
 
     def exists_many(self, keys: Sequence[Key]) -> list[bool]:
         """Whether something is stored under each key, in order."""

@@ -15,6 +15,7 @@ from mfstore.display.amounts import count, duration, size
 from mfstore.display.cards import Card
 from mfstore.display.prometheus import Family, counter, labelled, text_of
 from mfstore.display.shown import Shown
+from mfstore.records import NamedTuple
 
 if TYPE_CHECKING:
     from mfstore.s3.bulk.metrics import ClientMetrics
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
 
 READABLE = 0o644
 """Whoever collects metrics is another user than whoever writes them."""
+
+
+class ReadCounts(NamedTuple):
+    """What was read by a store's handle, as of ``StoreMetrics``."""
+
+    cache_hits: int = 0
+    cache_misses: int = 0
+    verify_failures: int = 0
+    cached_reads: int = 0
+    fetched_reads: int = 0
+    cached_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -116,23 +128,18 @@ class StoreMetrics(Shown):
         return Card("metrics", self.url, tuple(facts), self.s3._card().grids)
 
 
-def store_metrics(
-    url: str, session: SessionStats, traffic: Traffic | None, read_counts: tuple[int, int, int, int, int, int]
-) -> StoreMetrics:
+def store_metrics(url: str, session: SessionStats, traffic: Traffic | None, reads: ReadCounts) -> StoreMetrics:
     """What was counted."""
     if traffic is not None:
         from mfstore.s3.bulk.metrics import client_metrics
 
-    hits, misses, differed, cached_reads, fetched_reads, cached_bytes = read_counts
     return StoreMetrics(
         url=url, saves=session.saves, loads=session.loads, artifacts=session.artifacts, saved=session.logical,
         duplicate=session.duplicate, stored=session.stored, objects=session.objects, loaded=session.loaded,
         seconds={
             "encode": session.saving - session.committing, "commit": session.committing, "load": session.loading,
         },
-        cache_hits=hits, cache_misses=misses, verify_failures=differed,
-        cached_reads=cached_reads, fetched_reads=fetched_reads, cached_bytes=cached_bytes,
-        s3=None if traffic is None else client_metrics(traffic.now()),
+        **reads._asdict(), s3=None if traffic is None else client_metrics(traffic.now()),
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mfstore.display.prometheus import Family
 from mfstore.errors import Unsupported
 from mfstore.host.callers import warn_caller
-from mfstore.metrics import store_metrics
+from mfstore.metrics import ReadCounts, store_metrics
 from mfstore.store import Store
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _fold() -> None:
 def _of_store(store: Store) -> _Source:
     # Neither the store nor its connections: whoever lets go of it has them closed.
     session, traffic, handle = store.session, store.backend.traffic, weakref.ref(store.handle)
-    url, last = store.backend.url, [(0, 0, 0, 0, 0, 0)]
+    url, last = store.backend.url, [ReadCounts()]
 
     def families() -> Iterable[Family]:
         found = handle()
