@@ -203,6 +203,18 @@ def test_an_array_goes_to_its_file_in_parts(store, tmp_path, monkeypatch):
     assert sum(length for _, _, length in backend.reads) <= 1.02 * whole.nbytes
 
 
+def test_progress_is_of_the_bytes_that_are_read(store, tmp_path):
+    key = store.put({"w": LARGE, "again": LARGE + 1})
+    for what, name, nbytes in (
+        (store.view(key)["w"], "a.npy", LARGE.nbytes),
+        (key, "a.safetensors", 2 * LARGE.nbytes),
+        (key, "a.pkl", store.stat(key).size),
+    ):
+        told = []
+        store.export(what, tmp_path / name, progress=told.append)
+        assert sum(told) == nbytes
+
+
 def test_parquet_of_pandas_keeps_index_and_types(exported):
     found = pd.read_parquet(path := exported(frame(), "a.parquet"))
     assert_frame_equal(found, frame(), check_freq=False)
@@ -394,7 +406,7 @@ def test_the_command(command, root, tmp_path):
 
 
 @pytest.mark.server
-def test_s3(radosgw, store, tmp_path):
+def test_s3(radosgw, store, monkeypatch):
     url = f"s3://{radosgw.create_bucket(f'export-{uuid.uuid4().hex[:16]}')}"
     remote = mfstore.open(f"{url}/store", **client_options(radosgw))
     key = remote.put(LARGE)
@@ -412,3 +424,10 @@ def test_s3(radosgw, store, tmp_path):
         with pytest.raises(MfstoreError, match="name of an object"):
             remote.export(key, f"{url}/exports/")
         assert [entry.key for entry in client.list("exports/")] == ["exports/a.npy"]
+        for name, value in (
+            ("AWS_ENDPOINT_URL_S3", radosgw.url), ("AWS_ACCESS_KEY_ID", radosgw.access_key),
+            ("AWS_SECRET_ACCESS_KEY", radosgw.secret_key), ("AWS_REGION", radosgw.region),
+        ):  # fmt: skip
+            monkeypatch.setenv(name, value)
+        elsewhere = store.export(store.put(b"from a store that is not in S3"), f"{url}/exports/c")
+        assert next(iter(client.get_many([elsewhere]))).data == b"from a store that is not in S3"
