@@ -180,6 +180,17 @@ def configured(tmp_path, monkeypatch):
     return write
 
 
+def test_what_the_cache_of_a_host_may_take(configured, monkeypatch):
+    configured("threads = 1\n")
+    assert resolve().cache_size == 10 << 30
+    configured("cache_size = 5\n")
+    assert resolve().cache_size == 5
+    monkeypatch.setenv("MFSTORE_CACHE_SIZE", "0")
+    assert resolve().cache_size == 0
+    with mfstore.open("memory://", cache_size=7) as store:
+        assert store.handle.options.knobs.cache_size == 7
+
+
 def test_what_a_file_says_holds_below_environment_and_arguments(configured, monkeypatch):
     path = configured(FILE)
     knobs = resolve()
