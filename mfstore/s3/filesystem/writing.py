@@ -181,8 +181,9 @@ class S3Transaction(Transaction):
                 except BaseException:
                     super().complete(commit=False)  # and nothing is deferred any more
                     raise
+                stored = set(small)
                 self.files.clear()
-                self.files.extend(file for file in files if file not in small)
+                self.files.extend(file for file in files if file not in stored)
         super().complete(commit)
 
 
