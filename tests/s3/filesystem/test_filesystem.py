@@ -248,14 +248,23 @@ class TestWriting:
             files.open(f"{place}/a", "xb")
         assert files.cat(f"{place}/a") == b"1"
 
-    def test_transactions(self, counted, place):
+    def test_transactions(self, counted, place, monkeypatch):
         counted, proxy = counted
+        put, together = counted.client.put_many, []
+
+        def noted(items, **how):
+            items = list(items)
+            together.append(len(items))
+            return put(items, **how)
+
+        monkeypatch.setattr(counted.client, "put_many", noted)
         with counted.transaction:
-            for name in "abc":
-                with counted.open(f"{place}/{name}", "wb") as file:
+            for name in "abcn":
+                with counted.open(f"{place}/{name}", "xb" if name == "n" else "wb") as file:
                     file.write(name.encode())
             assert not proxy.requests("PUT")
-        assert counted.cat(place, recursive=True) == {f"{place}/{name}": name.encode() for name in "abc"}
+        assert together == [3, 1]  # one that is to be new goes alone
+        assert counted.cat(place, recursive=True) == {f"{place}/{name}": name.encode() for name in "abcn"}
         with pytest.raises(RuntimeError), counted.transaction:
             with counted.open(f"{place}/d", "wb") as file:
                 file.write(b"d")
@@ -294,6 +303,23 @@ class TestListings:
         assert len(counted.ls(f"{place}/d")) == 3
         counted.rm(f"{place}/d/a")
         assert counted.ls(f"{place}/d") == [f"{place}/d/b", f"{place}/d/c"]
+
+    def test_are_forgotten_when_somebody_says_so(self, counted, files, place):
+        counted, _ = counted
+        for number, forget in enumerate((counted.invalidate_cache, lambda: counted.invalidate_cache(f"{place}/d/0"))):
+            files.pipe(f"{place}/d/{number}", b"")
+            assert len(counted.ls(f"{place}/d")) == number + 1
+            files.pipe(f"{place}/d/new", b"")
+            assert len(counted.ls(f"{place}/d")) == number + 1
+            forget()
+            assert len(counted.ls(f"{place}/d")) == number + 2
+            counted.rm(f"{place}/d/new")
+
+    def test_none_are_remembered_for_who_wants_none(self, radosgw, files, place):
+        asking = S3FileSystem(**arguments(radosgw), use_listings_cache=False)
+        for number in range(2):
+            files.pipe(f"{place}/{number}", b"")
+            assert len(asking.ls(place)) == len(asking.find(place)) == number + 1
 
     def test_absence_is_never_remembered(self, counted, files, place):
         counted, _ = counted
@@ -354,6 +380,14 @@ class TestManyFiles:
         one = Callback()
         files.get_file(f"{place}/up/b", tmp_path / "one", callback=one)
         assert (one.size, one.value) == (5, 5)
+
+    def test_links_to_files_are_followed(self, files, place, tmp_path):
+        (tmp_path / "from" / "d").mkdir(parents=True)
+        (tmp_path / "from" / "d" / "file").write_bytes(b"1")
+        (tmp_path / "from" / "link").symlink_to("d/file")
+        (tmp_path / "from" / "deep").symlink_to("d")
+        files.put(f"{tmp_path}/from/", f"{place}/up", recursive=True)
+        assert files.cat(f"{place}/up", recursive=True) == {f"{place}/up/d/file": b"1", f"{place}/up/link": b"1"}
 
     def test_names_do_not_leave_the_destination(self, files, place, tmp_path):
         files.client.put_many([(f"s3://{place}/d/../../out", b"x")])
@@ -423,7 +457,10 @@ class TestBuckets:
 class TestRefusals:
     def test_are_no_absence(self, radosgw, place):
         stranger = S3FileSystem(**{**arguments(radosgw), "secret": "wrong"})
-        for call in (stranger.exists, stranger.isfile, stranger.isdir, stranger.ls, stranger.cat, stranger.find):
+        for call in (
+            stranger.exists, stranger.isfile, stranger.isdir, stranger.ls, stranger.cat, stranger.find,
+            lambda path: stranger.glob(f"{path}*"), lambda path: list(stranger.walk(path)),
+        ):  # fmt: skip
             with pytest.raises(PermissionError) as caught:
                 call(f"{place}/a")
             assert isinstance(caught.value, AccessDenied)
