@@ -62,20 +62,14 @@ class Mfstore(Fsspec):
     def open(self):
         from mfstore.s3.filesystem import S3FileSystem
 
-        return S3FileSystem(
-            endpoint_url=self.where["url"], key=self.where["key"], secret=self.where["secret"],
-            client_kwargs={"region_name": self.where["region"]}, use_listings_cache=False,
-        )  # fmt: skip
+        return S3FileSystem(**s3fs_options(self.where))
 
 
 class S3fs(Fsspec):
     def open(self):
         from s3fs import S3FileSystem
 
-        return S3FileSystem(
-            endpoint_url=self.where["url"], key=self.where["key"], secret=self.where["secret"],
-            client_kwargs={"region_name": self.where["region"]}, use_listings_cache=False,
-        )  # fmt: skip
+        return S3FileSystem(**s3fs_options(self.where))
 
 
 class ObstoreFsspec(Fsspec):
@@ -83,6 +77,13 @@ class ObstoreFsspec(Fsspec):
         from obstore.fsspec import FsspecStore
 
         return FsspecStore("s3", **obstore_options(self.where))
+
+
+def s3fs_options(where):
+    return {
+        "endpoint_url": where["url"], "key": where["key"], "secret": where["secret"],
+        "client_kwargs": {"region_name": where["region"]}, "use_listings_cache": False,
+    }  # fmt: skip
 
 
 def obstore_options(where):
