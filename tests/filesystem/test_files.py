@@ -343,6 +343,14 @@ def test_files_that_are_never_closed_are_read(fs):
     assert fs.open("x", "r").read() == "text" and fs.open("x").read() == b"text"
 
 
+def test_what_fsspec_opens_is_closed_whatever_happens(url):
+    with pytest.raises(ZeroDivisionError), fsspec.open(f"{url}x", "wb") as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    with fsspec.open(f"{url}x") as file:
+        assert file.read() == b"half"
+
+
 def test_appending(fs):
     fs.pipe("x", LONG)
     with fs.open("x", "ab") as file:
@@ -529,6 +537,17 @@ def test_files_of_a_transaction_appear_together(fs):
     assert fs.find("") == ["a", "b", "c"]
     fs.pipe("d", b"after")
     assert fs.cat("d") == b"after"
+
+
+def test_names_change_at_once_in_a_transaction(fs):
+    fs.pipe({"a": b"1", "b": b"2", "c": b"3"})
+    with pytest.raises(ZeroDivisionError), fs.transaction:
+        fs.cp("a", "copy")
+        fs.mv("b", "moved")
+        fs.rm("c")
+        assert fs.find("") == ["a", "copy", "moved"]
+        raise ZeroDivisionError
+    assert fs.find("") == ["a", "copy", "moved"]
 
 
 def test_a_transaction_that_fails_leaves_names_as_they_were(fs):

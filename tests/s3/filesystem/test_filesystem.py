@@ -314,9 +314,13 @@ class TestListings:
             forget()
             assert len(counted.ls(f"{place}/d")) == number + 2
             counted.rm(f"{place}/d/new")
+        assert len(counted.ls(f"{place}/d")) == 2
+        files.pipe(f"{place}/d/new", b"")
+        assert len(counted.ls(f"{place}/d", refresh=True)) == 3
 
-    def test_none_are_remembered_for_who_wants_none(self, radosgw, files, place):
-        asking = S3FileSystem(**arguments(radosgw), use_listings_cache=False)
+    @pytest.mark.parametrize("how", [{"use_listings_cache": False}, {"listings_expiry_time": 1e-9}])
+    def test_none_are_remembered_for_who_wants_none(self, radosgw, files, place, how):
+        asking = S3FileSystem(**arguments(radosgw), **how)
         for number in range(2):
             files.pipe(f"{place}/{number}", b"")
             assert len(asking.ls(place)) == len(asking.find(place)) == number + 1
@@ -437,6 +441,8 @@ class TestBuckets:
         assert files.isdir(name) and name in files.ls("") and files.ls(name) == []
         with pytest.raises(FileExistsError):
             files.mkdir(name)
+        with pytest.raises(FileNotFoundError):
+            files.mkdir(f"no-{name}/a", create_parents=False)
         files.makedirs(name, exist_ok=True)
         files.pipe(f"{name}/a/b", b"")
         with pytest.raises(OSError):
