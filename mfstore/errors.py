@@ -32,6 +32,7 @@
 
 from __future__ import annotations
 
+import errno as numbers
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -129,9 +130,10 @@ class NotFound(MfstoreError, KeyError):
 
 
 class PathNotFound(NotFound, FileNotFoundError):
-    """Nothing is at that path of a store's file system."""
+    """Nothing is at that path of a file system: of a store's, or of S3 as one."""
 
     code = "path-not-found"
+    errno = numbers.ENOENT
 
 
 class CorruptObject(MfstoreError):
@@ -187,9 +189,10 @@ class Conflict(MfstoreError):
 
 
 class PathExists(Conflict, FileExistsError):
-    """A path of a store's file system at which nothing was to be."""
+    """A path of a file system at which nothing was to be."""
 
     code = "path-exists"
+    errno = numbers.EEXIST
 
 
 class Unsupported(MfstoreError):
@@ -272,9 +275,10 @@ class WrongArgument(MfstoreError, TypeError):
 
 
 class PathIsDirectory(WrongArgument, IsADirectoryError):
-    """A path of a store's file system is a directory, and a file is wanted."""
+    """A path of a file system is a directory, and a file is wanted."""
 
     code = "path-is-directory"
+    errno = numbers.EISDIR
 
 
 class Unreadable(MfstoreError, OSError):

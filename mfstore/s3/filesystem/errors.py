@@ -7,22 +7,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from mfstore.errors import Conflict, CorruptObject, InvalidRange, MfstoreError, NotFound, Refused
+from mfstore.errors import Conflict, CorruptObject, InvalidRange, MfstoreError, NotFound, PathNotFound, Refused
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class FileNotFound(NotFound, FileNotFoundError):
-    """No such object, directory or bucket."""
-
-    errno = numbers.ENOENT
-
-
-class FileExists(Conflict, FileExistsError):
-    """It was to be new, and is there."""
-
-    errno = numbers.EEXIST
 
 
 class FileReplaced(Conflict, OSError):
@@ -50,7 +38,7 @@ class NoSuchRange(InvalidRange, OSError):
 
 
 _CLASSES: tuple[tuple[type[MfstoreError], type[MfstoreError]], ...] = (
-    (NotFound, FileNotFound),
+    (NotFound, PathNotFound),
     (Conflict, FileReplaced),
     (CorruptObject, CorruptFile),
     (InvalidRange, NoSuchRange),
@@ -67,16 +55,16 @@ def file_error(error: MfstoreError) -> MfstoreError:
 
 
 def as_kind(kind: type[MfstoreError], error: MfstoreError) -> MfstoreError:
-    """An error as one of the classes above."""
+    """An error as one of another class."""
     new = kind(error.message)
     new.__dict__.update(error.__dict__)
     new.__cause__ = error.__cause__
     return new.with_traceback(error.__traceback__)
 
 
-def not_found(path: str) -> FileNotFound:
+def not_found(path: str) -> PathNotFound:
     """Nothing lies at a path, as far as S3 says."""
-    return FileNotFound("no such file, directory or bucket", key=path)
+    return PathNotFound("no such file, directory or bucket", key=path)
 
 
 def file_errors(method: Callable[P, T]) -> Callable[P, T]:

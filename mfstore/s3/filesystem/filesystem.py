@@ -23,6 +23,8 @@ from mfstore.errors import (
     MfstoreError,
     NotFound,
     NotSerializable,
+    PathExists,
+    PathIsDirectory,
     Unsupported,
     WrongArgument,
 )
@@ -34,7 +36,7 @@ from mfstore.s3.bulk.results import BulkResult
 from mfstore.s3.calls import Call, Options, shared_options
 from mfstore.s3.filesystem import plans
 from mfstore.s3.filesystem.arguments import settings_of, without_secrets
-from mfstore.s3.filesystem.errors import DirectoryNotEmpty, FileExists, as_kind, file_error, file_errors, not_found
+from mfstore.s3.filesystem.errors import DirectoryNotEmpty, as_kind, file_error, file_errors, not_found
 from mfstore.s3.filesystem.gathering import Gathering
 from mfstore.s3.filesystem.infos import Info, Tree, children, directory, headed, listed, version
 from mfstore.s3.filesystem.listings import Listings
@@ -492,7 +494,7 @@ class S3FileSystem(AsyncFileSystem):
         """When it was stored, on the service's clock."""
         info = self.info(path, version_id=version_id, refresh=refresh)
         if info["type"] == "directory":
-            raise IsADirectoryError(f"{info['name']} is a directory")
+            raise PathIsDirectory("a directory has no time of its own", key=info["name"])
         found: datetime = info["LastModified"]
         return found
 
@@ -767,7 +769,7 @@ class S3FileSystem(AsyncFileSystem):
             told(self.client.put_many(items, metadata=metadata, options=options, stream=True, ordered=False))
         except Conflict as error:
             if new:
-                raise as_kind(FileExists, error) from error.__cause__
+                raise as_kind(PathExists, error) from error.__cause__
             raise
         finally:
             self._listings.forget(*{path for path, _ in pairs})
@@ -955,7 +957,7 @@ class S3FileSystem(AsyncFileSystem):
                 self._make_bucket(where.bucket, acl, how)
             return
         if self.exists(where.bucket):
-            raise FileExists("the bucket is there", key=where.bucket)
+            raise PathExists("the bucket is there", key=where.bucket)
         self._make_bucket(where.bucket, acl, how)
 
     def _make_bucket(self, bucket: str, acl: str | None, how: Mapping[str, Any]) -> None:
@@ -969,7 +971,7 @@ class S3FileSystem(AsyncFileSystem):
             self.client.run("mkdir", SingleCallJob(Call("CreateBucket", bucket, params=params)))
         except MfstoreError as error:
             if error.service_code in TAKEN:
-                raise as_kind(FileExists, error) from error.__cause__
+                raise as_kind(PathExists, error) from error.__cause__
             raise
         finally:
             self._listings.forget(bucket)
@@ -995,7 +997,7 @@ class S3FileSystem(AsyncFileSystem):
         where = self.split(path)
         if where.key:
             if self.exists(path):
-                raise FileExists(
+                raise PathExists(
                     "a directory is there as long as something lies in it", key=bare(path), hint="rm(…, recursive=True)"
                 )
             raise not_found(bare(path))
@@ -1106,7 +1108,7 @@ class S3FileSystem(AsyncFileSystem):
         if mode not in ("wb", "xb", "ab"):
             raise WrongArgument("a file is opened to be read, written, made or written on", found=f"mode {mode!r}")
         if mode == "xb" and self.isfile(path):
-            raise FileExists("the file is there", key=path)
+            raise PathExists("the file is there", key=path)
         metadata = how.pop("Metadata", None)
         options = {**self._additional, **how}
         if mode != "ab":

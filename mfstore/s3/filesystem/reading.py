@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from fsspec.caching import BaseCache, register_cache
 from fsspec.spec import AbstractBufferedFile
 
+from mfstore.errors import PathIsDirectory
 from mfstore.s3.filesystem.errors import FileReplaced
 
 ADAPTIVE = "adaptive"
@@ -90,7 +91,7 @@ class S3File(AbstractBufferedFile):
         self._details = info
         self._etag = (info.get("ETag") or "").strip('"') or None
         if info["type"] == "directory":
-            raise IsADirectoryError(f"{info['name']} is a directory")
+            raise PathIsDirectory("a directory is no file", key=info["name"])
         if self._version is None:
             self._version = info.get("VersionId")
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from fsspec.transaction import Transaction
 
-from mfstore.errors import Conflict, MfstoreWarning, Unsupported
+from mfstore.errors import Conflict, MfstoreWarning, PathExists, Unsupported
 from mfstore.host.written_files import Discardable
 from mfstore.s3.bulk.streaming import SMALLEST_COPIED, StreamedUpload
-from mfstore.s3.filesystem.errors import FileExists, as_kind, file_errors
+from mfstore.s3.filesystem.errors import as_kind, file_errors
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -96,7 +96,7 @@ class S3WriteFile(Discardable, io.BufferedIOBase):
 
     @file_errors
     def close(self) -> None:
-        """Store the object, or, without ``autocommit``, send what can be sent of it. FileExists of a file that was to
+        """Store the object, or, without ``autocommit``, send what can be sent of it. PathExists of a file that was to
         be new; other errors as of ``S3FileSystem.pipe``. A forked child only lets go of it."""
         if self.closed:
             return
@@ -125,7 +125,7 @@ class S3WriteFile(Discardable, io.BufferedIOBase):
             self._upload.finish()
         except Conflict as error:
             if self.mode == "xb":
-                raise as_kind(FileExists, error) from error.__cause__
+                raise as_kind(PathExists, error) from error.__cause__
             raise
         self.stored()
 

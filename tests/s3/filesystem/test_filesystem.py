@@ -1,6 +1,7 @@
 """What the filesystem does beyond fsspec's own tests, on radosgw."""
 
 import asyncio
+import errno
 import gc
 import json
 import os
@@ -13,8 +14,18 @@ import pytest
 from fsspec.callbacks import Callback
 from fsspec.json import FilesystemJSONEncoder
 
-from mfstore.errors import AccessDenied, InvalidKey, MfstoreError, MfstoreWarning, NotFound, Unsupported, WrongArgument
+from mfstore.errors import (
+    AccessDenied,
+    InvalidKey,
+    MfstoreError,
+    MfstoreWarning,
+    NotFound,
+    PathNotFound,
+    Unsupported,
+    WrongArgument,
+)
 from mfstore.s3.filesystem import S3FileSystem
+from mfstore.s3.filesystem.errors import FileReplaced
 from mfstore.testing import FaultProxy
 from tests.s3.filesystem.conftest import arguments
 
@@ -595,8 +606,19 @@ def test_register(radosgw, place, files, registered):
     assert files.cat(f"{place}/a") == b"by protocol"
 
 
-def test_errors_pickle():
-    from mfstore.s3.filesystem.errors import FileNotFound
+@pytest.mark.parametrize(("kind", "number"), [(PathNotFound, 2), (FileReplaced, errno.ESTALE)])
+def test_errors_pickle(kind, number):
+    error = pickle.loads(pickle.dumps(kind("gone", key="a")))
+    assert isinstance(error, MfstoreError) and error.errno == number and error.key == "a"
 
-    error = pickle.loads(pickle.dumps(FileNotFound("gone", key="a")))
-    assert isinstance(error, MfstoreError) and error.errno == 2 and error.key == "a"
+
+def test_errors_have_the_numbers_of_local_ones(files, place, tmp_path):
+    files.pipe(f"{place}/d/a", b"1")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a").write_bytes(b"1")
+    for name, mode in (("none", "rb"), ("d/a", "xb"), ("d", "rb")):
+        with pytest.raises(OSError) as local, (tmp_path / name).open(mode):
+            pass
+        with pytest.raises(local.type) as caught:
+            files.open(f"{place}/{name}", mode)
+        assert isinstance(caught.value, MfstoreError) and caught.value.errno == local.value.errno
