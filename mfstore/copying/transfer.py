@@ -390,7 +390,7 @@ class Window:
         self, recipes: Sequence[tuple[Key, Recipe]], wholes: dict[bytes, Location], lost: dict[Key, set[int]]
     ) -> None:
         """Store the recipes, and make sure that all of it stays."""
-        if any(at.codec == PCODEC for _, recipe in recipes for at in recipe.placements):
+        if any(map(_takes_pcodec, (recipe for _, recipe in recipes))):
             self._target.demand_pcodec()
         codec = self._context.workers.thread.codec
         keys = bytearray()
@@ -427,6 +427,11 @@ def _place(pack: bytes, entry: PackEntry) -> Place:
 
 def _placed(entry: PackEntry) -> Placement:
     return Placement(0, entry.offset, entry.csize, entry.codec, entry.width)
+
+
+def _takes_pcodec(recipe: Recipe) -> bool:
+    """Whether a chunk of it, or one that a delta is against, was encoded so."""
+    return any(at.codec == PCODEC for at in recipe.placements) or any(at.codec == PCODEC for at in recipe.bases)
 
 
 def _told(use: Use) -> tuple[PackPiece, ...]:

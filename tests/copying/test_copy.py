@@ -1,14 +1,17 @@
 """What is copied from one store to another is there as it was, whatever it is made of."""
 
 import asyncio
+import json
 
 import numpy as np
 import pytest
 
 import mfstore
 from mfstore import errors
+from mfstore._core.codec import PCODEC
 from mfstore.backends.memory import MemoryBackend
 from mfstore.copying import places, transfer
+from mfstore.format.description import PATH, PCODEC_FEATURE
 from mfstore.format.recipes import BUNDLE
 from mfstore.loading.reads import raw_run
 from mfstore.settings import resolve
@@ -260,6 +263,23 @@ def test_the_digest_is_the_sources():
     blake.put(1)
     with pytest.raises(errors.Unsupported, match="other keys"):
         source.copy_to(blake)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_store_that_gets_what_takes_pcodec_says_so(target, version):
+    """Also where that is but what a delta is against."""
+    backend = MemoryBackend()
+    source = Store(backend.url, backend, resolve(threads=1, compress="small"), create=True, algorithm="blake3")
+    values = np.cumsum(np.random.default_rng(1).integers(-50, 100, 10_000)).astype("<i8")
+    changed = values.copy()
+    changed[5000:5003] += 1
+    keys = [source.put(values), source.put(changed, base=source.put(values))]
+    recipe = source.handle.recipe(keys[version])
+    assert any(at.codec == PCODEC for at in recipe.placements) is (version == 0)
+    assert any(base.codec == PCODEC for base in recipe.bases) is (version == 1)
+    source.copy_to(target, [keys[version]])
+    assert json.loads(target.backend.get(PATH))["features"]["read"] == [PCODEC_FEATURE]
+    assert same(source, target, [keys[version]])
 
 
 def test_progress_and_the_asynchronous_twin(source, target):
