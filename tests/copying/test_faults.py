@@ -98,6 +98,29 @@ def test_what_was_copied_before_a_failure_is_not_sent_again(monkeypatch):
     assert wrapped(inner).verify("full").clean
 
 
+def test_the_index_is_told_of_packs_before_all_of_them_are_there(monkeypatch):
+    monkeypatch.setattr(transfer, "CHECKPOINT", 1)
+    for module in (places, transfer):
+        monkeypatch.setattr(module, "WHOLE_FROM", 50_000)
+    source, inner = empty(), MemoryBackend()
+    for number in range(2):
+        source.put(noise(number))
+
+    class Ending(FaultyBackend):
+        def put(self, key, parts):
+            if key.startswith("packs/") and list(inner.list("packs/")):
+                raise errors.BackendError("the network is gone")
+            super().put(key, parts)
+
+        def batch(self):
+            return Batch(self)
+
+    with pytest.raises(errors.BackendError, match="gone"):
+        source.copy_to(wrapped(Ending(inner)))
+    assert len(list(inner.list("packs/"))) == 1 and list(inner.list("index/"))
+    assert source.copy_to(wrapped(inner)).packs_whole == 1
+
+
 KINDS = ("array", "bundle", "group", "inline group", "delta", "inline delta", "inline")
 
 

@@ -127,6 +127,17 @@ def test_signatures_go_along(both, tmp_path):
     assert report.signed == 2
 
 
+def test_a_damaged_signature_stays_behind(both):
+    ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
+    source, target = both
+    for name in ("a", "b"):
+        source.sign(name, key=ed25519.Ed25519PrivateKey.generate())
+    damaged, whole = (info.key for info in source.backend.list("signatures/"))
+    source.backend.put(damaged, [b"{"])
+    assert source.copy_to(target).signatures == 1
+    assert [info.key for info in target.backend.list("signatures/")] == [whole]
+
+
 def test_only_what_is_signed_is_copied_from_a_store_that_demands_it(both):
     ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
     from mfstore.trust import public_keys
