@@ -210,6 +210,23 @@ def test_in_s3_a_second_load_is_one_request(radosgw, unhedged, cache):
     assert requests(key, ARRAY) == requests("models/one", ARRAY) == 1
 
 
+@pytest.mark.server
+def test_commands_that_read_contents_take_a_cache(radosgw, cache, tmp_path, monkeypatch):
+    from tests.rigs.command_line import mfstore as command
+
+    url = f"s3://{radosgw.create_bucket(f'cache-{uuid.uuid4().hex[:16]}')}/store"
+    with mfstore.open(url, **client_options(radosgw)) as store:
+        keys = store.put_many([ARRAY, ARRAY + 1])
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", radosgw.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", radosgw.secret_key)
+    how = ("-s", url, "--endpoint-url", radosgw.url, "--region", radosgw.region)
+    command("get", *how, "--cache", str(cache), "-o", str(tmp_path / "one"), keys[0])
+    first = entries(cache)
+    assert first and same(pickle.loads((tmp_path / "one").read_bytes()), ARRAY)
+    command("diff", *how, "--cache", str(cache), *keys)
+    assert len(entries(cache)) > len(first)
+
+
 # ---- maps ---------------------------------------------------------------------------------
 
 

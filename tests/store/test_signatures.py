@@ -73,6 +73,8 @@ def reads(store, key, bundle):
     yield lambda: store.view(key)
     yield lambda: store.diff(key, bundle)
     yield lambda: store.get_file(key, os.path.join(tempfile.gettempdir(), "never-written"))
+    yield lambda: store.export(key, os.path.join(tempfile.gettempdir(), "never-written.pkl"))
+    yield lambda: store.copy_to(mfstore.open(f"memory://{uuid.uuid4().hex}"), [key])
     yield lambda: store.load(bundle)
     yield lambda: store.load(bundle, "a")
     yield lambda: dict(store.load_many([bundle], "a"))
