@@ -346,6 +346,26 @@ def test_a_file_that_is_being_written_is_whole_as_of_one_moment(store, tmp_path)
         writer.join()
 
 
+def test_small_files_of_a_network_file_system_are_read_together(store, source, monkeypatch):
+    """Six, two at a time at least: none is read until another one is."""
+    key = store.put_tree(source)
+    both, really = threading.Barrier(2, timeout=120), storing.TreeWriter._read_small
+
+    def read(self, fd):
+        both.wait()
+        return really(self, fd)
+
+    monkeypatch.setattr(storing, "on_network", lambda path: True)
+    monkeypatch.setattr(storing.TreeWriter, "_read_small", read)
+    assert store.put_tree(source) == key
+
+
+def test_small_files_lie_by_their_suffixes():
+    """Then by their paths, so that each lies where it did in the version before."""
+    paths = [b"a.txt", b"b.py", b"none", b"x/a.PY", b"x/b.txt"]
+    assert sorted(paths, key=storing.content_order) == [b"none", b"b.py", b"x/a.PY", b"a.txt", b"x/b.txt"]
+
+
 def test_a_base_makes_versions_small(tmp_path):
     top = tmp_path / "source"
     top.mkdir()
