@@ -15,7 +15,17 @@ from mfstore.s3.transfers import hedging
 from mfstore.testing import FaultProxy
 from tests.plugins import deadline, leftovers, markers, reruns
 from tests.rigs.flows import FlowRig, s3_place
-from tests.servers import MetadataService, Ministack, Missing, Moto, Nginx, Radosgw
+from tests.servers import (
+    Azurite,
+    AzuriteTls,
+    FakeGcs,
+    MetadataService,
+    Ministack,
+    Missing,
+    Moto,
+    Nginx,
+    Radosgw,
+)
 
 # With awscrt installed, for ministack's sake, botocore signs by it, which puts a Host header beside the others: not
 # what our requests are compared with. Read when botocore is imported.
@@ -171,6 +181,24 @@ def nginx():
 def moto():
     """AWS beside S3."""
     yield from started(Moto())
+
+
+@pytest.fixture(scope="session")
+def azurite():
+    """Azure's Blob service, over http, with the account's key."""
+    yield from started(Azurite())
+
+
+@pytest.fixture(scope="session")
+def azurite_tls():
+    """Azure's Blob service, over https, with the account's key or with a token."""
+    yield from started(AzuriteTls())
+
+
+@pytest.fixture(scope="session")
+def gcs_server():
+    """Google Cloud Storage, over http, to whoever asks."""
+    yield from started(FakeGcs())
 
 
 @pytest.fixture(scope="session", params=["radosgw", "ministack"])

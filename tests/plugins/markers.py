@@ -5,7 +5,7 @@ A fixture that starts a server for some of its parameters only marks these itsel
 
 import pytest
 
-SERVERS = {"radosgw", "ministack", "nginx", "moto"}
+SERVERS = {"radosgw", "ministack", "nginx", "moto", "azurite", "azurite_tls", "gcs_server"}
 BY_FIXTURE = {"server": {*SERVERS, "s3_server", "any_rig"}, "flow": {"local_rig", "s3_rig", "make_rig"}}
 LONG = ("flow", "slow")
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 ACCESS_KEY = "AKIATESTTESTTESTTEST"
@@ -72,6 +73,15 @@ def make_directory(name):
         if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc/self").exists():
             shutil.rmtree(path, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-{name}-", dir=_parent()))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server answered, by lower-case names of headers."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
 
 
 class Authority:

