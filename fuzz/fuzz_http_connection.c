@@ -962,6 +962,7 @@ static void prepare(void) {
             all_routes[i][k].id = mf_next_id();
             all_routes[i][k].origin = i ? "https://h1" : "http://h0";
             all_routes[i][k].host = i ? "h1" : "h0";
+            all_routes[i][k].match_header = "if-match";
             all_routes[i][k].path = (struct mf_text){"/b/", 3};
             all_routes[i][k].query = all_routes[i][k].region = all_routes[i][k].service = (struct mf_text){"", 0};
         }

@@ -430,6 +430,7 @@ int main(int argc, char **argv) {
         *get = (struct mf_route){.id = mf_next_id(), .operation = MF_GET, .method = "GET"};
         get->origin = origins[secure];
         get->host = hosts[secure];
+        get->match_header = "if-match";
         get->path = (struct mf_text){"/b/", 3};
         get->query = get->region = get->service = (struct mf_text){"", 0};
         *put = *get;

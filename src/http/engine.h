@@ -29,6 +29,7 @@ struct mf_route {
     int sign_payload;
     const char *method, *origin; /* with NUL */
     const char *host;            /* of the origin, with the port unless it is the scheme's own */
+    const char *match_header;    /* what says mf_xfer.if_match: lower case */
     struct mf_text path, query, region, service;
     struct mf_header *headers; /* ascending, lower case */
     size_t headers_n;

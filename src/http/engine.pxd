@@ -30,6 +30,7 @@ cdef extern from "http/engine.h" nogil:
         const char *method
         const char *origin
         const char *host
+        const char *match_header
         mf_text path
         mf_text query
         mf_text region

@@ -116,7 +116,7 @@ cdef class WireRoute:
     """A ``Route`` as the C engine wants it. ``operation``: one of ``OPERATIONS``, or 0.
 
     ``credentials`` sign its requests, in place of those of ``Channel.submit``. ``whole``: it is one request, with key
-    and all headers, which botocore has signed; ``crc`` is then the checksum of its body, if one was computed.
+    and all headers, which the control plane has signed; ``crc`` is then the checksum of its body, if one was computed.
     """
 
     cdef mf_route c
@@ -137,6 +137,7 @@ cdef class WireRoute:
         self.c.method = self.text(route.method).at
         self.c.origin = self.text(origin).at
         self.c.host = self.text(host.removesuffix(usual)).at
+        self.c.match_header = self.text(route.match_header).at
         self.c.path = self.text(route.path)
         self.c.query = self.text(route.query)
         self.c.region = self.text(route.region)
@@ -508,7 +509,7 @@ cdef class Pending:
         if operation == MF_OTHER:
             # A prepared request has its key in the path already. A body-less POST or PUT says Content-Length: 0.
             if body or route.c.method[0] == b"P":
-                self.take_parts((body,))
+                self.take_parts(body if isinstance(body, tuple) else (body,))
             return 0
         if call.key is not None and not whole:
             self.key = call.key
@@ -538,7 +539,7 @@ cdef class Pending:
             if route.crc is not None:
                 x.has_crc = 1
                 x.crc = route.crc
-            self.body = call.body if body is None else (body,)
+            self.body = call.body if body is None else body if isinstance(body, tuple) else (body,)
             if isinstance(self.body, engine.file_range):
                 x.has_body = 1
                 x.body_fd = self.body.fd

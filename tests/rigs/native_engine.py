@@ -8,6 +8,7 @@ from mfstore.s3.aws.routes import Credentials, Route, Transport
 from mfstore.s3.calls import Call, Options, Reply
 from mfstore.s3.engines.interface import Channel
 from mfstore.s3.engines.native import NativeEngine
+from mfstore.s3.service import S3
 from tests.rigs.raw_server import Answer, Connection, Request, Server
 
 METHODS = {
@@ -23,6 +24,7 @@ KEYS = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", No
 class FixedRoutes:
     """Routes built by hand."""
 
+    service = S3
     version = 0
     skew = 0.0
 

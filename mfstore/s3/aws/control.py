@@ -29,9 +29,12 @@ from mfstore.s3.aws.regions import SECONDS_TO_SEND, BucketRegions
 from mfstore.s3.aws.routes import ROUTED, Credentials, Route, SignedRequest, Transport
 from mfstore.s3.aws.settings import ConnectionSettings
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
+from mfstore.s3.service import S3
 
 if TYPE_CHECKING:
+    from mfstore.errors import MfstoreError
     from mfstore.s3.aws.aio_client import AioClient
+    from mfstore.s3.aws.errors import Verdict
     from mfstore.s3.aws.interface import Ask
 
 CACHED_ROUTES = 256  # a bulk operation uses a handful
@@ -47,6 +50,8 @@ class BotocoreControlPlane:
     Safe to use from several threads, in forked children, and pickles as its settings (NotSerializable with a session or
     client object).
     """
+
+    service = S3
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self.settings = settings
@@ -183,6 +188,17 @@ class BotocoreControlPlane:
 
     # What came back --------------------------------------------------------------------------------------------------
 
+    def translate(self, reply: Reply) -> None:
+        """See ``interface.RouteSource``: nothing to do."""
+
+    def verdict(self, reply: Reply) -> Verdict:
+        """See ``interface.ControlPlane``."""
+        return errors.classify(reply)
+
+    def problem(self, call: Call, reply: Reply) -> MfstoreError:
+        """See ``interface.RouteSource``."""
+        return errors.problem(call, reply, self.host)
+
     def parse(self, call: Call, reply: Reply) -> dict[str, Any]:
         """See ``interface.ControlPlane``."""
         preparer = self.process().preparer
@@ -191,9 +207,9 @@ class BotocoreControlPlane:
             try:
                 root = errors.tree(body)
             except (ElementTree.ParseError, ValueError, LookupError) as error:
-                raise errors.problem(call, reply, self.host) from error
+                raise self.problem(call, reply) from error
             if not errors.is_answer(call.operation, root.tag):
-                raise errors.problem(call, reply, self.host)
+                raise self.problem(call, reply)
         try:
             return preparer.output(call.operation, reply, body)
         except Exception as error:
@@ -208,7 +224,7 @@ class BotocoreControlPlane:
             return page(body)
         except BackendError:
             if errors.fault(body).code:
-                raise errors.problem(call, reply, self.host) from None
+                raise self.problem(call, reply) from None
             raise
 
     def host(self, call: Call) -> str:

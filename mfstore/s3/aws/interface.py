@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mfstore.errors import MfstoreError
     from mfstore.s3.aws.aio_client import AioClient
+    from mfstore.s3.aws.errors import Verdict
     from mfstore.s3.aws.pages import Page
     from mfstore.s3.aws.routes import Credentials, Route, SignedRequest, Transport
     from mfstore.s3.calls import Call, Options, Reply
+    from mfstore.s3.service import Service
 
     Ask = Callable[[Call], Reply]
     """Carries out one call, and waits for its reply."""
@@ -29,6 +32,7 @@ class RouteSource(Protocol):
     Unsupported for what botocore cannot sign here.
     """
 
+    service: Service
     version: int
     """Grows when a bucket's region is learned: routes taken before are then out of date."""
     skew: float
@@ -58,9 +62,18 @@ class RouteSource(Protocol):
     def credentials(self) -> Credentials | None:
         """What to sign with now, refreshed if due; None: do not sign."""
 
+    def translate(self, reply: Reply) -> None:
+        """Say a reply in the words of S3, before anybody looks at it: names of headers, a status. Of S3 it is."""
+
+    def problem(self, call: Call, reply: Reply) -> MfstoreError:
+        """The error that a reply stands for; not raised."""
+
 
 class ControlPlane(RouteSource, Protocol):
     """What the jobs and the scheduler ask besides."""
+
+    def verdict(self, reply: Reply) -> Verdict:
+        """What a reply calls for."""
 
     def aio_client(self, http_session: type, sending: Callable[[Any, str], None]) -> AioClient:
         """aiobotocore's client, not yet open; the parameters are those of ``AioClient``. Raises Unsupported without

@@ -43,8 +43,11 @@ class Route:
     """Sign the SHA-256 of the body (what botocore does over plain HTTP); else the signature says UNSIGNED-PAYLOAD."""
     signer: str = KEYS
     """Who signs. KEYS: the engine, with ``RouteSource.credentials``. SESSION: the engine, with ``RouteSource.session``,
-    whose token goes into the header TOKEN_OF_SESSION. BOTOCORE: each request is prepared and signed by botocore,
-    ``RouteSource.signed``; of the route only the origin says something then, and that only for people."""
+    whose token goes into the header TOKEN_OF_SESSION. BOTOCORE: each request is prepared and signed by the
+    control plane (``RouteSource.signed``), which for S3 has botocore do it; of the route only the origin says something
+    then, and that only for people."""
+    match_header: str = "if-match"
+    """The name of the header that says ``Call.if_match``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ class SignedRequest:
     """Whole, percent-encoded."""
     headers: tuple[tuple[str, str], ...]
     body: Any
-    """Bytes, the reader that was given for it, or None."""
+    """Bytes, buffers that are sent one after the other (a tuple), the reader that was given for it, or None: what the
+    call has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The native engine: threads that know nothing of Python (src/http/transfer.pyx and the C beside it).
 
-It makes and signs requests by routes, which a control plane takes from botocore. What has no route, since botocore is
-to sign each, it sends as botocore signed it.
+It makes and signs requests by routes, which a control plane takes from botocore. What has no route, since the control
+plane is to sign each, it sends as that signed it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from mfstore.s3.aws.routes import BOTOCORE, SESSION, TOKEN_OF_SESSION, Credentia
 from mfstore.s3.calls import Call, FileRange, Options, Plain, Reply
 from mfstore.s3.engines.interface import Adopt, Channel, Engine, Landed, Lane, Taken
 from mfstore.s3.engines.signing import sign
+from mfstore.s3.service import S3
 
 
 class NativeEngine(Engine):
@@ -28,6 +29,8 @@ class NativeEngine(Engine):
 
     def __init__(self, control: RouteSource, transport: Transport, max_bandwidth: float | None = None) -> None:
         self._control = control
+        self.translates = control.service is not S3
+        """Whether replies come in the words of another service."""
         ca_file = transport.ca_file
         if ca_file is None and transport.verify:
             from mfstore.s3.aws.certificates import authorities
@@ -51,9 +54,9 @@ class NativeEngine(Engine):
         """End the threads; what is under way ends as cancelled. Using the engine again starts new ones."""
         self._core.close()
 
-    def _wire(self, calls: list[Call]) -> tuple[list[transfer.WireRoute], list[bytes | None] | None]:
+    def _wire(self, calls: list[Call]) -> tuple[list[transfer.WireRoute], list[bytes | tuple[Any, ...] | None] | None]:
         routes: list[transfer.WireRoute] = []
-        bodies: list[bytes | None] | None = None
+        bodies: list[bytes | tuple[Any, ...] | None] | None = None
         for number, call in enumerate(calls):
             route = self._shared(call.operation, call.bucket, call.options)
             if route is None:
@@ -83,11 +86,11 @@ class NativeEngine(Engine):
         wire = known[name] = transfer.WireRoute(route, transfer.OPERATIONS[operation], self._http_proxy)
         return wire
 
-    def _made(self, call: Call) -> tuple[transfer.WireRoute, bytes | None]:
+    def _made(self, call: Call) -> tuple[transfer.WireRoute, bytes | tuple[Any, ...] | None]:
         """A route that no other call goes by, and the body that botocore made."""
         name = (call.operation, call.bucket, call.options)
         operation = transfer.OPERATIONS.get(call.operation, 0)
-        body: bytes | None = None
+        body: bytes | tuple[Any, ...] | None = None
         if operation:
             route = self._control.route(*name)
         else:
@@ -144,7 +147,12 @@ class NativeChannel(Channel):
 
     def poll(self, timeout: float) -> list[Reply]:
         """Replies since the last poll; waits up to ``timeout`` seconds for the first."""
-        return self._core.poll(timeout)
+        replies = self._core.poll(timeout)
+        if self._engine.translates:
+            translate = self._engine._control.translate
+            for reply in replies:
+                translate(reply)
+        return replies
 
     def resume(
         self, call: Call, target: memoryview | FileRange, stop: int | None = None, skip: int = 0
@@ -156,8 +164,10 @@ class NativeChannel(Channel):
         """Drop a call; its reply still comes."""
         self._core.cancel(call)
 
-    def lane(self, plain: Plain, first_byte: float, stall: float, outcome: type, adopt: Adopt) -> NativeLane:
+    def lane(self, plain: Plain, first_byte: float, stall: float, outcome: type, adopt: Adopt) -> NativeLane | None:
         """For plain requests."""
+        if self._engine.translates:
+            return None  # lanes read replies in the words of S3
         return NativeLane(self._engine, self._core, plain, first_byte, stall, outcome, adopt)
 
     def flowing(self) -> int:

@@ -1,6 +1,6 @@
-"""Requests that botocore prepares and signs one by one, for an engine that sends them as they are.
+"""Requests that a control plane prepares and signs one by one, for an engine that sends them as they are.
 
-That takes 0.7 ms each, and the body is read twice before it is sent: for its checksum, and where it is
+Of botocore that takes 0.7 ms each, and the body is read twice before it is sent: for its checksum, and where it is
 signed. So it is done where a route will not do: for signatures that only botocore makes, and where a user's handlers
 are to see each request.
 """
@@ -8,11 +8,10 @@ are to see each request.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mfstore.records import NamedTuple
-from mfstore.s3.aws import errors
 from mfstore.s3.aws.routes import BOTOCORE, Route, SignedRequest
 from mfstore.s3.calls import DISK, Call, Reply
 from mfstore.s3.engines.bodies import BodySource
@@ -26,8 +25,8 @@ class SignedCall(NamedTuple):
 
     route: Route
     """With the key in its path, and all headers."""
-    body: bytes | None
-    """Botocore's; None: that of the call."""
+    body: bytes | tuple[Any, ...] | None
+    """The control plane's; None: that of the call."""
     crc: int | None
     """The checksum of the call's body, if it names one."""
 
@@ -46,7 +45,7 @@ def sign(source: RouteSource, call: Call, ask: Ask) -> SignedCall:
         if body is None or body.failure is None:
             raise
         reply = Reply(call, failure=DISK, message=str(body.failure), errno=body.failure.errno or 0)
-        raise errors.problem(call, reply, lambda call: call.bucket) from error
+        raise source.problem(call, reply) from error
     finally:
         if body is not None:
             body.drop()
@@ -62,5 +61,7 @@ def _route_of(signed: SignedRequest) -> Route:
     return Route(signed.method, origin, url.path or "/", url.query, headers, "", "", False, BOTOCORE)
 
 
-def _bytes_of(body: object) -> bytes:
-    return bytes(body) if isinstance(body, bytes | bytearray) else body.read()  # type: ignore[attr-defined]
+def _bytes_of(body: Any) -> bytes | tuple[Any, ...]:
+    if isinstance(body, tuple):
+        return body
+    return bytes(body) if isinstance(body, bytes | bytearray) else body.read()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from mfstore.errors import AccessDenied, BackendError, MfstoreError
-from mfstore.s3.aws.errors import problem
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
 from mfstore.s3.transfers.jobs import NO_CALLS, ODD_ANSWERS, MultipartJob, Retry, Try, etag_of, length_of, parsed
 from mfstore.s3.transfers.uploads import MOST_PARTS, part_size
@@ -202,7 +201,7 @@ class CopyJob(MultipartJob):
     def rescued(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call] | None:
         if call.operation == "CompleteMultipartUpload" and reply.status == 404 and call.tag.attempts > 1:
             # An earlier try may have succeeded and its answer been lost: look whether what is there now is ours.
-            lost = Try(self, problem(call, reply, control.host))
+            lost = Try(self, control.problem(call, reply))
             return (Call("HeadObject", self.bucket, self.key, self.options, tag=lost),)
         if call.operation == "HeadObject" and call.tag.part is not None and reply.status == 404:
             raise call.tag.part

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 from mfstore.errors import BackendError, MfstoreError
-from mfstore.s3.aws.errors import copied, problem, retryable_code, said
+from mfstore.s3.aws.errors import copied, retryable_code, said
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
 from mfstore.s3.headers import header_value
 from mfstore.s3.transfers.jobs import NO_CALLS, ODD_ANSWERS, Job, RefusedJob, Retry, Try, parsed, unforeseen
@@ -68,7 +68,7 @@ class DeleteJob(Job):
             del errors[key]
         if not errors.keys() <= set(self._left):
             stray = next(entry for key, entry in errors.items() if key not in self._left)
-            raise problem(Call("DeleteObjects", self.bucket), _entry_reply(reply, stray), control.host)
+            raise control.problem(Call("DeleteObjects", self.bucket), _entry_reply(reply, stray))
         again = [key for key in self._left if key in errors and retryable_code(errors[key].get("Code"))]
         if again and call.tag.bad < 5:
             self._end_keys(
@@ -95,7 +95,7 @@ class DeleteJob(Job):
             error = None
             if entry is not None:
                 alone = Call("DeleteObject", self.bucket, key, self.options, if_match=self._match.get(key))
-                error = problem(alone, _entry_reply(reply, entry), control.host)
+                error = control.problem(alone, _entry_reply(reply, entry))
             self._out.append(
                 Outcome(index, item, self.bucket, key, error=error, headers=reply.headers, attempts=self.attempts)
             )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mfstore.errors import MfstoreError
 from mfstore.records import dataclass, field
-from mfstore.s3.aws.errors import PASSING, Verdict, classify
+from mfstore.s3.aws.errors import PASSING, Verdict
 from mfstore.s3.transfers.jobs import Job, MultipartJob, Retry, renewed
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Ending:
         call = self.flying.pop(id(reply.call), None)
         if call is None:
             return
-        verdict = classify(reply)
+        verdict = self.control.verdict(reply)
         if call.operation == "CreateMultipartUpload" and verdict is Verdict.FINE:
             with suppress(MfstoreError, Retry):
                 call.tag.job.on_reply(call, reply, self.control)
@@ -93,7 +93,7 @@ class Ending:
             left, calls = {id(call): call for call in calls}, []
             while left and monotonic() < deadline:
                 for reply in self.channel.poll(POLL_SECONDS):
-                    if left.pop(id(reply.call), None) and classify(reply) in PASSING:
+                    if left.pop(id(reply.call), None) and self.control.verdict(reply) in PASSING:
                         calls.append(renewed(reply.call))
             if calls:
                 sleep(max(0.0, min(wait, deadline - now)))

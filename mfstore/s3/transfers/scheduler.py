@@ -31,7 +31,7 @@ from mfstore.errors import BackendError, MfstoreError
 from mfstore.host.forks import anew_in_children
 from mfstore.host.interrupts import uninterrupted
 from mfstore.progress import METER
-from mfstore.s3.aws.errors import Verdict, classify, copied, problem
+from mfstore.s3.aws.errors import Verdict, copied
 from mfstore.s3.aws.express import NoSession
 from mfstore.s3.aws.pages import Page
 from mfstore.s3.aws.routes import ROUTED
@@ -911,13 +911,13 @@ class Scheduler:
             self._hand_out_early(job)
             return
         try:
-            verdict = classify(reply)
+            verdict = self._control.verdict(reply)
             hopeless = verdict is Verdict.FATAL or not self._retry(call, reply, verdict)
         except MfstoreError as error:  # no new credentials
             self._fatal(job, call, error)
             return
         if hopeless:
-            self._fatal(job, call, problem(call, reply, self._control.host))
+            self._fatal(job, call, self._control.problem(call, reply))
 
     def _retry(self, call: Call, reply: Reply, verdict: Verdict) -> bool:
         """Have the call made again, unless it is hopeless."""
@@ -938,12 +938,12 @@ class Scheduler:
 
     def _given_up(self, job: Job, call: Call, reply: Reply) -> None:
         """The answer to giving up an upload whose job failed: asked again, within bounds, then told."""
-        verdict = classify(reply)
+        verdict = self._control.verdict(reply)
         if verdict is not Verdict.FINE and reply.status != 404 and reply.failure != CANCELLED:
             with suppress(MfstoreError):
                 if call.tag.attempts < ABORT_ATTEMPTS and self._retry(call, reply, verdict):
                     return
-            job.error.add_note(left_open(call, problem(call, reply, self._control.host)))  # type: ignore[union-attr]
+            job.error.add_note(left_open(call, self._control.problem(call, reply)))  # type: ignore[union-attr]
         self._drop(call)
 
     def _fatal(self, job: Job, call: Call, error: MfstoreError) -> None:

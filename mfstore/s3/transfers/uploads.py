@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore._core import crc
 from mfstore.errors import BackendError, Conflict, InvalidRange, MfstoreError, NotFound, Unsupported
-from mfstore.s3.aws.errors import problem
 from mfstore.s3.calls import DISK, NO_OPTIONS, Call, FileRange, Options, Reply
 from mfstore.s3.transfers.jobs import NO_CALLS, ODD_ANSWERS, Job, MultipartJob, Retry, Try, etag_of, parsed
 from mfstore.s3.transfers.outcomes import Outcome
@@ -298,9 +297,7 @@ class PutJob(MultipartJob):
 
     def _look(self, call: Call, reply: Reply, control: ControlPlane) -> Call:
         """An earlier try may have succeeded and its answer been lost: look whether what is there now is ours."""
-        return Call(
-            "HeadObject", self.bucket, self.key, self.options, tag=Try(self, problem(call, reply, control.host))
-        )
+        return Call("HeadObject", self.bucket, self.key, self.options, tag=Try(self, control.problem(call, reply)))
 
     def _recognised(self, call: Call, reply: Reply) -> Sequence[Call]:
         etag = etag_of(reply.headers)

@@ -1,0 +1,33 @@
+"""What differs between the services whose objects these are: S3, Azure's Blob Storage, Google Cloud Storage.
+
+All else that is specific to one lies in its control plane (``mfstore/s3/aws/``, ``mfstore/azure/``, ``mfstore/gcs/``).
+"""
+
+from __future__ import annotations
+
+from mfstore.records import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One kind of service, as far as jobs have to know which it is."""
+
+    scheme: str
+    """What URLs of its objects begin with: ``s3``, ``az`` or ``gs``."""
+    name: str
+    """For people."""
+    keys_per_delete: int = 1000
+    """Keys that one request deletes, at most; 0: there is no such request, each key has its own."""
+    ordered_parts: bool = False
+    """The parts of an upload are sent one after the other."""
+    conditional: bool = False
+    """Writes and deletions take conditions, which has not to be tried."""
+    checksum: str = "CRC64NVME"
+    """What uploads carry unless somebody says otherwise."""
+    checksums: tuple[str, ...] = ("CRC64NVME", "CRC32C", "CRC32")
+    """What they may carry."""
+    absent_codes: tuple[str, ...] = ("NoSuchKey", "NotFound")
+    """What a condition on an object that is not there is answered with."""
+
+
+S3 = Service("s3", "S3")
