@@ -220,20 +220,30 @@ def ca_file(s3_server):
 
 
 @pytest.fixture
-def fault_proxy(s3_server):
-    """Make a ``FaultProxy`` in front of the server: ``fault_proxy([NetworkFault(…)], latency=0.03)``."""
+def fault_proxy_of():
+    """Make a ``FaultProxy`` in front of a particular server: ``fault_proxy_of(azurite, [NetworkFault(…)])``."""
     proxies = []
 
-    def make(faults=(), *, server=None, **options):
-        server = server or s3_server
-        credentials = (server.access_key, server.secret_key, server.region)
-        proxy = FaultProxy(server.url, faults, **{"credentials": credentials, **options}).start()
+    def make(server, faults=(), **options):
+        proxy = FaultProxy(server.url, faults, **options).start()
         proxies.append(proxy)
         return proxy
 
     yield make
     for proxy in proxies:
         proxy.close()
+
+
+@pytest.fixture
+def fault_proxy(s3_server, fault_proxy_of):
+    """Make one in front of a server of S3: ``fault_proxy([NetworkFault(…)], latency=0.03)``."""
+
+    def make(faults=(), *, server=None, **options):
+        server = server or s3_server
+        credentials = (server.access_key, server.secret_key, server.region)
+        return fault_proxy_of(server, faults, **{"credentials": credentials, **options})
+
+    return make
 
 
 @pytest.fixture

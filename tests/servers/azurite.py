@@ -20,6 +20,7 @@ INSTALL = "sudo apt-get install nodejs npm; make build/azurite"
 HOME = Path(os.environ.get("MFSTORE_AZURITE") or ROOT / "build" / "azurite")
 """Where npm has installed it."""
 PROGRAM = HOME / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+WITHOUT = Path(__file__).parent / "_azurite.js"
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """The account that Azurite has, and its key, both well known."""
@@ -44,7 +45,7 @@ class Azurite(Server):
             raise Missing(f"Azurite not found. Run:  {INSTALL}")
         (port,) = free_ports(1)
         options = ("--inMemoryPersistence", "--silent", "--disableTelemetry", "--skipApiVersionCheck", *self._secure())
-        self._spawn([node, PROGRAM, "--blobPort", port, *options])
+        self._spawn([node, "--require", WITHOUT, PROGRAM, "--blobPort", port, *options])
         self.url = f"{self.scheme}://127.0.0.1:{port}"
         self._wait(self._ready)
 

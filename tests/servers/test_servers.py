@@ -270,19 +270,3 @@ def test_only_a_developers_machine_may_skip(monkeypatch, ci, root, outcome):
         next(conftest.started(Absent()))
     assert (caught.type is Missing) == (outcome == "error")
     assert not list(Path("/dev/shm").glob(f"{PREFIX}{os.getpid()}-absent*"))
-
-
-@pytest.fixture
-def fault_proxy_of():
-    """Make a proxy in front of a particular server."""
-    from mfstore.testing import FaultProxy
-
-    proxies = []
-
-    def make(server, faults):
-        proxies.append(FaultProxy(server.url, faults).start())
-        return proxies[-1]
-
-    yield make
-    for proxy in proxies:
-        proxy.close()
