@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mfstore.backends.s3.backend import COALESCED_SPAN, INLINE_BYTES
+from mfstore.backends.buckets import COALESCED_SPAN, INLINE_BYTES
 from mfstore.bench.link import REQUESTS
 from mfstore.bench.mixes import MIXED, Mix
 from mfstore.bench.payloads import new_bytes

@@ -1,12 +1,73 @@
-"""What an S3 URL says. A module of its own: it takes no time to import, and more needs it than sends anything."""
+"""What a URL of an object says. A module of its own: it takes no time to import, and more needs it than sends
+anything."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from mfstore.errors import InvalidKey
 
 
+class Bucket(str):
+    """The name of a bucket that is not S3's."""
+
+    __slots__ = ()
+    scheme = "s3"
+
+
+class AzureContainer(Bucket):
+    """A container of Azure's Blob Storage."""
+
+    __slots__ = ()
+    scheme = "az"
+
+
+class GcsBucket(Bucket):
+    """A bucket of Google Cloud Storage."""
+
+    __slots__ = ()
+    scheme = "gs"
+
+
+SCHEMES: Mapping[str, type[str]] = {"s3": str, "az": AzureContainer, "abfss": AzureContainer, "gs": GcsBucket}
+"""What URLs of objects begin with, and what their buckets are."""
+
+
+def scheme_of(bucket: str) -> str:
+    """What the URLs of a bucket's objects begin with."""
+    return bucket.scheme if isinstance(bucket, Bucket) else "s3"
+
+
+def bucket_url(bucket: str, key: str | None = None) -> str:
+    """The URL of a bucket, or of an object in it."""
+    return f"{scheme_of(bucket)}://{bucket}" if key is None else f"{scheme_of(bucket)}://{bucket}/{key}"
+
+
+def is_url(text: str, bucket: str | None) -> bool:
+    """Whether a client of ``bucket`` takes ``text`` for a URL, and not for a key."""
+    if bucket is None or not isinstance(bucket, Bucket):
+        return text.startswith("s3://")
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and scheme in SCHEMES
+
+
+def bucket_of(place: str) -> str:
+    """The bucket that its name or a URL means."""
+    return split_url(place)[0] if place.partition("://")[0] in SCHEMES else place
+
+
 def split_url(url: str) -> tuple[str, str]:
-    """Bucket and key of ``s3://bucket/key``; the key may be empty. InvalidKey when there is no bucket."""
+    """Bucket and key of ``s3://bucket/key``, ``az://container/key``, ``abfss://container@account…/key`` or
+    ``gs://bucket/key``; the key may be empty. InvalidKey when there is no bucket."""
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme != "s3" and scheme in SCHEMES:
+        bucket, _, key = rest.partition("/")
+        bucket = bucket.partition("@")[0] if scheme == "abfss" else bucket
+        if not bucket:
+            raise InvalidKey(
+                "a URL of an object names its bucket: az://container/key, gs://bucket/key", found=repr(url)
+            )
+        return SCHEMES[scheme](bucket), key
     bucket, _, key = url.removeprefix("s3://").partition("/")
     if bucket.startswith("arn:"):
         bucket, key = _split_arn(url.removeprefix("s3://"))

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from mfstore.backends.s3 import ranges
+from mfstore.backends import ranges
+from mfstore.backends.ranges import KeyRange, without
 from mfstore.backends.s3.backend import S3Backend
-from mfstore.backends.s3.ranges import KeyRange, without
 from tests.rigs.simulated_s3 import SimulatedS3, simulated_client
 
 

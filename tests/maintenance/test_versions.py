@@ -11,8 +11,9 @@ import pytest
 import mfstore
 from mfstore import errors
 from mfstore.backends.base import ObjectLock
+from mfstore.backends.locks import speaks_of_locks
 from mfstore.backends.s3.backend import S3Backend
-from mfstore.backends.s3.locks import default_retention, lock_in, speaks_of_locks
+from mfstore.backends.s3.locks import default_retention, lock_in
 from mfstore.cli import main
 from mfstore.maintenance.metaflow.collecting.plan import plan_metaflow_gc
 from mfstore.maintenance.metaflow.collecting.policy import RunPolicy

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfstore.backends.base import ObjectInfo
-from mfstore.backends.s3.ranges import KeyRange, without
+from mfstore.backends.ranges import KeyRange, without
 from mfstore.errors import NotAStore, NotFound, Refused
 from mfstore.maintenance.metaflow.inventory import Inventory
 from mfstore.maintenance.metaflow.listed_blobs import BlobTable

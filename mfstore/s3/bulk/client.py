@@ -11,11 +11,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from mfstore.errors import InvalidKey
+from mfstore.errors import InvalidKey, Unsupported
 from mfstore.records import dataclass, field
-from mfstore.s3.aws.control import BotocoreControlPlane
 from mfstore.s3.aws.interface import ControlPlane
-from mfstore.s3.aws.settings import ConnectionSettings
 from mfstore.s3.bulk.items import (
     Address,
     PutItem,
@@ -39,11 +37,13 @@ from mfstore.s3.bulk.results import (
     asynchronous_single,
     single,
 )
+from mfstore.s3.bulk.services import control_plane, settings_of
 from mfstore.s3.bulk.stats import BulkStats
 from mfstore.s3.calls import MOST_SHARED, NO_OPTIONS, Options, Plain, shared_options
 from mfstore.s3.encryption import parameters_of, with_default
 from mfstore.s3.engines.interface import Engine
 from mfstore.s3.headers import checked_metadata, header_value
+from mfstore.s3.service import S3, Service
 from mfstore.s3.transfers import downloads, uploads
 from mfstore.s3.transfers.copies import CopyJob
 from mfstore.s3.transfers.deletions import delete_jobs
@@ -56,7 +56,7 @@ from mfstore.s3.transfers.outcomes import ListingEntry, Outcome
 from mfstore.s3.transfers.retry import RetryPolicy, RetryQuota
 from mfstore.s3.transfers.scheduler import Scheduler, Transfers
 from mfstore.s3.transfers.uploads import PutJob, UploadSource
-from mfstore.s3.urls import split_url
+from mfstore.s3.urls import bucket_of, bucket_url, scheme_of
 from mfstore.settings import EncryptionKnobs, bandwidth, payload_signing, resolve_encryption, resolve_place, resolve_s3
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ class ClientOptions:
     """What a client was made with, as it was given: the environment is not in it. Pickles as ``connection`` does."""
 
     bucket: str | None
-    connection: ConnectionSettings
+    connection: Any
+    """How the service is reached: settings of its kind."""
     engine: str | None
     concurrency: int | None
     memory: int | None
@@ -152,6 +153,19 @@ def checked_checksum(name: str, value: Any) -> Checksum:
             f"{name} is none that uploads carry", found=f"{value!r:.40}", hint=f"One of {', '.join(get_args(Checksum))}"
         )
     return cast("Checksum", value)
+
+
+def carried(checksum: Checksum | None, service: Service) -> Checksum | None:
+    """What uploads to a service carry, by the argument ``checksum``. InvalidKey for what is none, Unsupported for what
+    the service does not know."""
+    if checksum is None:
+        return None
+    checked_checksum("checksum", checksum)
+    if checksum in service.checksums:
+        return checksum
+    if checksum != S3.checksum:
+        raise Unsupported(f"{service.name} knows no {checksum}", hint=f"One of {', '.join(service.checksums)}")
+    return cast("Checksum", service.checksum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +271,7 @@ class BulkClient:
         expected_bucket_owner: Account id; requests to a bucket of another are refused.
         request_payer: "requester" where the caller pays.
         client: A boto3 client, whose credentials, configuration and endpoint are used. It is read, never changed.
-        checksum: What uploads carry; None for none.
+        checksum: What uploads carry; None for none. CRC64NVME means CRC32C on Google's service, which knows no other.
         payload_signing: Whether the SHA-256 of what is sent is signed: "always", "never" (then the checksum alone
             protects it: for private networks, where it saves two thirds of what a large upload over http costs) or
             "auto": as AWS's SDKs do, over http and not over https. ``MFSTORE_S3_PAYLOAD_SIGNING``; default "auto".
@@ -284,14 +298,18 @@ class BulkClient:
         encryption: str | None = None, kms_key: str | None = None, bucket_key: bool | None = None,
         **client_options: Any,
     ) -> None:  # fmt: skip
+        scheme = "s3" if bucket is None else scheme_of(bucket_of(bucket))
         if bucket is not None and session is None and client is None:
             said = resolve_place(_place(bucket)).options
             of_place = said.pop("endpoint_url", None)
             endpoint_url, client_options = endpoint_url or of_place, {**said, **client_options}
-        connection = ConnectionSettings.given(
-            session=session, endpoint_url=endpoint_url, client=client, expected_bucket_owner=expected_bucket_owner,
-            request_payer=request_payer, payload_signing=payload_signing, **client_options,
-        )  # fmt: skip
+        asked = {"encryption": encryption or None, "kms_key": kms_key or None, "bucket_key": bucket_key}
+        arguments = {
+            "session": session, "endpoint_url": endpoint_url, "client": client,
+            "expected_bucket_owner": expected_bucket_owner, "request_payer": request_payer,
+            "payload_signing": payload_signing, **client_options,
+        }  # fmt: skip
+        connection = settings_of(scheme, bucket, arguments if scheme == "s3" else {**arguments, **asked})
         policy = RetryPolicy(
             attempts=attempts, seconds=retry_seconds, first_byte=first_byte_timeout, stall=stall_timeout
         )
@@ -305,15 +323,21 @@ class BulkClient:
     def _make(self, options: ClientOptions) -> None:
         bucket = options.bucket
         self.options = options
-        self.bucket = split_url(bucket)[0] if bucket is not None and bucket.startswith("s3://") else bucket
+        self.bucket = None if bucket is None else bucket_of(bucket)
         place = None if bucket is None else _place(bucket)
+        scheme = "s3" if self.bucket is None else scheme_of(self.bucket)
+        control = control_plane(scheme, options.connection)
+        self.service = control.service
         knobs = resolve_s3(options.engine, options.concurrency, options.memory, place)
-        if options.checksum is not None:
-            checked_checksum("checksum", options.checksum)
-        payload_signing(options.connection.payload_signing)  # the control plane asks when it is first used
-        algorithm, key, one = options.encryption
-        self._encryption = parameters_of(resolve_encryption(algorithm, key, one, place))
-        control = BotocoreControlPlane(options.connection)
+        self.checksum = carried(options.checksum, self.service)
+        """What uploads carry."""
+        self._encryption: Mapping[str, Any] = {}
+        if scheme == "s3":
+            payload_signing(options.connection.payload_signing)  # the control plane asks when it is first used
+            algorithm, key, one = options.encryption
+            self._encryption = parameters_of(resolve_encryption(algorithm, key, one, place))
+        elif options.engine in (None, "auto"):
+            knobs = knobs._replace(engine="native")  # the environment means the engine of S3
         self.transfers = Transfers(control, knobs, options.policy, bandwidth(options.max_bandwidth))
         """Internal: what runs this client's jobs, for what lies above in mfstore, measurements and tests."""
 
@@ -498,7 +522,7 @@ class BulkClient:
         """
         warn_of_files(items)
         how = PutOptions(
-            content_type, metadata, encryption, kms_key, options, self.options.checksum, self._encryption,
+            content_type, metadata, encryption, kms_key, options, self.checksum, self._encryption,
             self.transfers.options,
         )  # fmt: skip
         bucket = self.bucket
@@ -552,7 +576,9 @@ class BulkClient:
         """
         parameters = _parameters(options)
 
-        jobs = delete_jobs(items, lambda item: locate(item, self.bucket), parameters, if_match)
+        jobs = delete_jobs(
+            items, lambda item: locate(item, self.bucket), parameters, if_match, together=self.service.keys_per_delete
+        )
         result = self.run_jobs("delete_many", jobs, on_error, progress, ordered, items)
         return result if stream else result.wait()
 
@@ -708,7 +734,7 @@ class BulkClient:
         return _reopen, (self.options,)
 
     def __repr__(self) -> str:
-        where = f"s3://{self.bucket}" if self.bucket else "any bucket"
+        where = bucket_url(self.bucket) if self.bucket else "any bucket"
         return f"<BulkClient {where}>"
 
     # ---- internal: for what lies above in mfstore, for measurements and for tests -------------
@@ -775,7 +801,7 @@ class BulkClient:
 
 def _place(bucket: str) -> str:
     """A bucket as settings of places name it."""
-    return bucket if bucket.startswith("s3://") else f"s3://{bucket}"
+    return bucket if "://" in bucket else bucket_url(bucket)
 
 
 def _in_event_loop() -> bool:

@@ -13,7 +13,7 @@ from mfstore.errors import InvalidKey, InvalidRange, NotSerializable
 from mfstore.host.buffers import bytes_of
 from mfstore.records import NamedTuple, dataclass
 from mfstore.s3.transfers.jobs import check_key
-from mfstore.s3.urls import split_url
+from mfstore.s3.urls import is_url, scheme_of, split_url
 
 LAST_BYTE = (1 << 63) - 1
 """What the engines count up to."""
@@ -63,8 +63,8 @@ def locate(text: Any, bucket: str | None) -> tuple[str, str]:
     """Bucket and key of a key or URL. InvalidKey when there is no bucket, or nothing that could be a key."""
     if not isinstance(text, str):
         raise InvalidKey("a key is a string", found=f"{text!r:.80}")
-    if text.startswith("s3://"):
-        found, key = split_url(text)
+    if is_url(text, bucket):
+        found, key = _split(text, bucket)
     elif bucket is None:
         raise InvalidKey("no bucket", key=text, hint='Give BulkClient(bucket="…") or items as s3://bucket/key')
     else:
@@ -76,6 +76,14 @@ def locate(text: Any, bucket: str | None) -> tuple[str, str]:
     return found, key
 
 
+def _split(url: str, bucket: str | None) -> tuple[str, str]:
+    """Bucket and key of a URL that a client of ``bucket`` was given. InvalidKey for one of another service."""
+    found, key = split_url(url)
+    if bucket is not None and scheme_of(found) != scheme_of(bucket):
+        raise InvalidKey("this client is for another service", found=url, expected=f"{scheme_of(bucket)}://…")
+    return found, key
+
+
 def locate_prefix(text: Any, bucket: str | None) -> tuple[str, str]:
     """Bucket and prefix of what is to be listed: a prefix, which may be empty, or a URL. InvalidKey as of
     ``locate``."""
@@ -83,8 +91,8 @@ def locate_prefix(text: Any, bucket: str | None) -> tuple[str, str]:
         raise InvalidKey("a prefix is a string", found=f"{text!r:.80}")
     if not text.isascii():
         check_key(text)
-    if text.startswith("s3://"):
-        return split_url(text)
+    if is_url(text, bucket):
+        return _split(text, bucket)
     if bucket is None:
         raise InvalidKey("no bucket", found=repr(text), hint='Give BulkClient(bucket="…") or s3://bucket/prefix')
     return bucket, text

@@ -13,6 +13,7 @@ from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
 from mfstore.s3.headers import header_value
 from mfstore.s3.transfers.jobs import NO_CALLS, ODD_ANSWERS, Job, RefusedJob, Retry, Try, parsed, unforeseen
 from mfstore.s3.transfers.outcomes import Outcome
+from mfstore.s3.urls import bucket_url
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
@@ -25,8 +26,6 @@ machine a thousand keys took it more than the 20 seconds of any other answer, an
 IN_XML = re.compile("[\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
 """Keys that can be told in XML (XML 1.0, production 2) and arrive as they were: a return would arrive as a line
 feed."""
-ABSENT_CODES = ("NoSuchKey", "NotFound")
-"""What a condition on an object that is not there is answered with."""
 
 
 class DeleteJob(Job):
@@ -64,7 +63,9 @@ class DeleteJob(Job):
         # Quiet answers name failures only: one that names nothing must at least be one, which ``parsed`` sees to.
         answer = parsed(call, reply, control)
         errors = {str(entry.get("Key")): entry for entry in answer.get("Errors", ())}
-        for key in [key for key in errors if key in self._match and errors[key].get("Code") in ABSENT_CODES]:
+        for key in [
+            key for key in errors if key in self._match and errors[key].get("Code") in control.service.absent_codes
+        ]:
             del errors[key]
         if not errors.keys() <= set(self._left):
             stray = next(entry for key, entry in errors.items() if key not in self._left)
@@ -108,25 +109,32 @@ class DeleteJob(Job):
         left = set(self._left)
         for index, item, key in self._items:
             if key in left:
-                own = copied(error).where(key=key, backend=f"s3://{self.bucket}")
+                own = copied(error).where(key=key, backend=bucket_url(self.bucket))
                 self._out.append(Outcome(index, item, self.bucket, key, error=own, attempts=self.attempts))
         self.outcome = self._out.pop()
 
 
 class DeleteOneJob(Job):
-    """Delete one object, by a request that has its key in the URL: for keys that XML cannot hold. Otherwise as
-    DeleteJob."""
+    """Delete one object, by a request with its key in the URL: for keys that XML cannot hold, and services that know
+    no other. Otherwise as DeleteJob."""
 
-    __slots__ = ("_match",)
+    __slots__ = ("_fresh", "_match")
 
     def __init__(
-        self, index: int, item: Any, bucket: str, key: str, options: Options = NO_OPTIONS, match: str | None = None
-    ) -> None:
+        self, index: int, item: Any, bucket: str, key: str, options: Options = NO_OPTIONS, match: str | None = None,
+        fresh: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(index, item, bucket, key, options)
         self._match = match
+        self._fresh = fresh
 
     def begin(self) -> Sequence[Call]:
-        return (Call("DeleteObject", self.bucket, self.key, self.options, if_match=self._match, tag=Try(self)),)
+        return (
+            Call(
+                "DeleteObject", self.bucket, self.key, self.options, if_match=self._match, fresh=self._fresh,
+                tag=Try(self),
+            ),
+        )  # fmt: skip
 
     def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         if (reply.data or b"").strip():
@@ -135,7 +143,7 @@ class DeleteOneJob(Job):
         return NO_CALLS
 
     def rescued(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call] | None:
-        if reply.status != 404 or said(reply).code not in ABSENT_CODES:
+        if reply.status != 404 or said(reply).code not in control.service.absent_codes:
             return None
         self.outcome = self._outcome(headers=reply.headers)
         return NO_CALLS
@@ -143,10 +151,10 @@ class DeleteOneJob(Job):
 
 def delete_jobs(
     items: Iterable[Any], locate: Callable[[Any], tuple[str, str]], options: Options = NO_OPTIONS,
-    match: Mapping[str, str] | None = None, fresh: bool = False,
+    match: Mapping[str, str] | None = None, fresh: bool = False, together: int = KEYS_PER_DELETE,
 ) -> Iterator[Job]:  # fmt: skip
-    """The jobs that delete all ``items``, with as many of a bucket in one as S3 takes, and one for each key that XML
-    cannot hold. ``locate`` tells bucket and key of an item, or refuses it."""
+    """The jobs that delete all ``items``, with as many of a bucket in one as the service takes (``together``), and one
+    for each key that XML cannot hold. ``locate`` tells bucket and key of an item, or refuses it."""
     groups: dict[str, list[tuple[int, Any, str]]] = {}
     for index, item in enumerate(items):
         try:
@@ -156,12 +164,12 @@ def delete_jobs(
         except Exception as error:
             yield RefusedJob(index, item, unforeseen(error))
             continue
-        if not IN_XML.fullmatch(key):
-            yield DeleteOneJob(index, item, bucket, key, options, (match or {}).get(key))
+        if not together or not IN_XML.fullmatch(key):
+            yield DeleteOneJob(index, item, bucket, key, options, (match or {}).get(key), fresh)
             continue
         group = groups.setdefault(bucket, [])
         group.append((index, item, key))
-        if len(group) == KEYS_PER_DELETE:
+        if len(group) == together:
             yield DeleteJob(bucket, groups.pop(bucket), options, match, fresh)
     for bucket, group in groups.items():
         yield DeleteJob(bucket, group, options, match, fresh)

@@ -27,6 +27,7 @@ from mfstore.s3.transfers.jobs import (
     renewed,
 )
 from mfstore.s3.transfers.outcomes import Outcome
+from mfstore.s3.urls import bucket_url
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
@@ -132,7 +133,7 @@ class GetJob(Job):
         if self._destination is not None:
             self._destination.check()
             partial = None if self._ranged or self._undivided else self._destination.reopen()
-            if partial is not None and partial.url == f"s3://{self.bucket}/{self.key}":
+            if partial is not None and partial.url == bucket_url(self.bucket, self.key):
                 return self._continue(partial)
         if self.target is not None:
             return self._begin_into(self.target)
@@ -177,7 +178,7 @@ class GetJob(Job):
             return None
         done = tuple((piece.start, piece.start + piece.done) for piece in self._pieces if piece.done)
         checksum = self._resumed.checksum if self._resumed is not None else self._checked
-        return Partial(f"s3://{self.bucket}/{self.key}", self._headers["etag"], self._length, checksum, done)
+        return Partial(bucket_url(self.bucket, self.key), self._headers["etag"], self._length, checksum, done)
 
     # ---- replies ----------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from mfstore.errors import BackendError, InvalidKey, MfstoreError
 from mfstore.s3.aws.errors import ENDPOINT_HINT, retryable_code
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Plain, Reply
 from mfstore.s3.transfers.outcomes import Outcome
-from mfstore.s3.urls import split_url
+from mfstore.s3.urls import bucket_url, is_url, split_url
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
@@ -170,7 +170,7 @@ class Job:
     def fail(self, error: MfstoreError) -> None:
         """End with a failure."""
         self.abandon()
-        error.where(key=self.key, backend=f"s3://{self.bucket}")
+        error.where(key=self.key, backend=bucket_url(self.bucket))
         self.outcome = self._outcome(error=error)
 
     def _outcome(self, **fields: Any) -> Outcome:
@@ -246,7 +246,7 @@ class PlainJobs(Iterator[Job]):
             self.left = next(self.items, None)
         item = self.left[1] if self.left is not None else None
         text = item[0] if isinstance(item, tuple) and item else item
-        if not isinstance(text, str) or not text.startswith("s3://") or not text.isascii():
+        if not isinstance(text, str) or not is_url(text, None) or not text.isascii():
             return None
         try:
             bucket, _ = split_url(text)
@@ -280,11 +280,11 @@ def check_key(key: str) -> None:
     if not key:
         raise InvalidKey("an object needs a key", found=repr(key))
     if len(key.encode("utf-8", "surrogatepass")) > 1024:
-        raise InvalidKey("S3 keys have at most 1024 bytes", key=key[:80] + "…")
+        raise InvalidKey("keys have at most 1024 bytes", key=key[:80] + "…")
     try:
         key.encode("utf-8")
     except UnicodeEncodeError:
-        raise InvalidKey("S3 keys are Unicode; this one holds half a surrogate pair", key=ascii(key)) from None
+        raise InvalidKey("keys are Unicode; this one holds half a surrogate pair", key=ascii(key)) from None
 
 
 def renewed(call: Call, **changes: Any) -> Call:

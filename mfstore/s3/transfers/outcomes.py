@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from mfstore.errors import MfstoreError
+from mfstore.s3.urls import bucket_url
 
 
 class ListingEntry(NamedTuple):
@@ -27,7 +28,7 @@ class ListingEntry(NamedTuple):
     @property
     def url(self) -> str:
         """``s3://bucket/key``."""
-        return f"s3://{self.bucket}/{self.key}"
+        return bucket_url(self.bucket, self.key)
 
 
 def abandoning(error: MfstoreError, done: int) -> MfstoreError:
@@ -78,7 +79,7 @@ class Outcome:
     @property
     def url(self) -> str:
         """``s3://bucket/key``."""
-        return f"s3://{self.bucket}/{self.key}"
+        return bucket_url(self.bucket, self.key)
 
     @property
     def request_id(self) -> str | None:

@@ -45,6 +45,7 @@ from mfstore.s3.transfers.jobs import Job, PlainJobs, Restart, Retry, left_open,
 from mfstore.s3.transfers.nearness import MEASURED_BYTES, NEAR_SECONDS, Nearby
 from mfstore.s3.transfers.outcomes import Outcome, abandoning
 from mfstore.s3.transfers.retry import Retries, RetryPolicy, RetryQuota
+from mfstore.s3.urls import bucket_url
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -933,7 +934,8 @@ class Scheduler:
         from mfstore.host.logs import INFO, log  # few requests are tried again
 
         why = reply.failure or f"HTTP {reply.status}"
-        log(INFO, "s3", "%s of s3://%s/%s again in %.1f s: %s", call.operation, call.bucket, call.key or "", delay, why)
+        where = bucket_url(call.bucket, call.key or "")
+        log(INFO, "s3", "%s of %s again in %.1f s: %s", call.operation, where, delay, why)
         return True
 
     def _given_up(self, job: Job, call: Call, reply: Reply) -> None:

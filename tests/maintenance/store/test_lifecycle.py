@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mfstore
-from mfstore.backends.s3.backend import near_its_end
+from mfstore.backends.buckets import near_its_end
 from mfstore.maintenance.lifecycle import explain
 from tests.rigs.gc import DAY, noise
 

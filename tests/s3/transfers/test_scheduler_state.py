@@ -13,7 +13,7 @@ from mfstore.s3.transfers.hedging import EVIDENCE, HEDGE_FLOOR, Hedges
 from mfstore.s3.transfers.jobs import MultipartJob, Try
 from mfstore.s3.transfers.retry import Retries, RetryPolicy, RetryQuota
 from mfstore.s3.transfers.scheduler import FEWEST_CALLS, FIRST_GUESS, Admission, Budget, CallQueue, Limiter
-from tests.rigs.control_planes import nobody
+from tests.rigs.control_planes import control_plane, nobody
 
 MIB = 1 << 20
 
@@ -268,7 +268,7 @@ def test_at_the_end_calls_are_cancelled_and_open_uploads_given_up():
     upload._upload = "u1"
     part = call(upload, "UploadPart")
     channel = Cancelling()
-    ending = Ending(channel, None, {id(part): part})
+    ending = Ending(channel, control_plane(), {id(part): part})
     assert ending.halt([], [upload]) and not ending.flying
     ending.finish([], [upload])
     assert [(c.operation, c.params) for c in channel.submitted] == [("AbortMultipartUpload", {"UploadId": "u1"})]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mfstore.backends.s3.locks import words
+from mfstore.backends.locks import words
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend, ObjectInfo, ObjectLock
