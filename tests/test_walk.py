@@ -43,7 +43,7 @@ def test_a_bucket(named):
     walks = store_walks(f"s3://{name}/store", **options)
     within("`store.put` in S3", walks["put"])
     within("`store.get` in S3", walks["get"])
-    assert STATED["`store.put` in S3"][0] <= 18
+    assert STATED["`store.put` in S3"][0] <= 20
     assert STATED["`store.get` in S3"][0] <= 14
 
 

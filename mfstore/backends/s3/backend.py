@@ -54,6 +54,7 @@ class S3Backend(BucketBackend):
         return {**super()._kept(), "single_writer": self._single_writer}
 
     def bare_options(self) -> dict[str, Any]:
+        """The client's options without keys, and without passwords in URLs; ``withheld`` says what stayed behind."""
         connection = self.client.options.connection.without_secrets()
         options = {name: value for name, value in self._options.items() if name not in KEY_OPTIONS}
         for name in ("endpoint_url", "config"):
@@ -66,12 +67,15 @@ class S3Backend(BucketBackend):
     # ---- conditions -----------------------------------------------------------------
 
     def of_new(self) -> None:
+        """Tries it once."""
         self._conditions.of_new()
 
     def of_match(self) -> Callable[[str], str]:
+        """Tries it once."""
         return self._conditions.of_match()
 
     def of_delete(self) -> Callable[[str], str]:
+        """Tries it once."""
         return self._conditions.of_delete()
 
     def put_if(self, key: str, data: Buffer, etag: str | None) -> str:
