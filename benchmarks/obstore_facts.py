@@ -40,8 +40,9 @@ class Recorder(http.server.BaseHTTPRequestHandler):
         self.server.requests.append((self.command, self.path, headers))
         body = {"GET": b"hello", "POST": BATCH}.get(self.command, b"")
         self.send_response({"PUT": 201, "DELETE": 202, "POST": 202}.get(self.command, 200))
+        self.close_connection = True
         length = str(len(body) or (5 if self.command == "HEAD" else 0))
-        for name, value in (*ANSWERED, ("Content-Length", length)):
+        for name, value in (*ANSWERED, ("Content-Length", length), ("Connection", "close")):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -154,7 +155,7 @@ os._exit(0)
 
 def no_fork(_):
     """In a child that was forked, a store that was used before hangs, or raises."""
-    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=True)
     return done.stdout != "answered", done.stdout.splitlines()[0]
 
 
