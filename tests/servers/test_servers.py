@@ -17,7 +17,7 @@ import pytest
 from mfstore.testing import NetworkFault
 from mfstore.testing.actions import FlipRequest, IgnoreRange, LoseResponse, WrongObject
 from tests import ROOT, conftest
-from tests.servers import Ministack, Missing, Nginx, Radosgw, boto_client
+from tests.servers import Azurite, FakeGcs, Ministack, Missing, Nginx, Radosgw, boto_client
 from tests.servers.base import PREFIX, need
 
 pytestmark = pytest.mark.server
@@ -214,7 +214,7 @@ def test_several_run_side_by_side_and_leave_nothing(kind, request):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a child learns of its parent's death on Linux only")
-@pytest.mark.parametrize("kind", [Radosgw, Ministack, Nginx])
+@pytest.mark.parametrize("kind", [Radosgw, Ministack, Nginx, Azurite, FakeGcs])
 def test_servers_die_with_a_killed_process(kind, request):
     request.getfixturevalue(kind.name)
     code = f"""
