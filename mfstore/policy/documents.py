@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mfstore.errors import InvalidKey, Refused
+from mfstore.policy.needs import Role
 from mfstore.policy.places import Place
-from mfstore.policy.statements import Role, Statement, key_statement, protection, statements
+from mfstore.policy.statements import Statement, key_statement, protection, statements
 
 VERSION = "2012-10-17"
 IDENTITY_LIMIT = 6144

@@ -12,8 +12,9 @@ from mfstore.cli import policy as command
 from mfstore.errors import InvalidKey, MfstoreError, Refused, Unsupported
 from mfstore.policy.documents import IDENTITY_LIMIT, bucket_policy, identity_policy, key_policy
 from mfstore.policy.lifecycle import lifecycle
+from mfstore.policy.needs import ROLES
 from mfstore.policy.places import PARTITIONS, place
-from mfstore.policy.statements import ROLES, statements
+from mfstore.policy.statements import statements
 from mfstore.s3.aws.rights import ACTIONS, needed
 from mfstore.s3.calls import Call, Options
 from tests.policy.conftest import PREFIX
