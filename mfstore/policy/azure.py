@@ -17,24 +17,15 @@ from mfstore.policy.places import Place
 STORAGE = "Microsoft.Storage/storageAccounts"
 CONTAINERS = f"{STORAGE}/blobServices/containers"
 READ, WRITE, DELETE = f"{CONTAINERS}/blobs/read", f"{CONTAINERS}/blobs/write", f"{CONTAINERS}/blobs/delete"
-DELETE_VERSION = f"{CONTAINERS}/blobs/deleteBlobVersion/action"
 LIST = "Blob.List"
 """The part of ``blobs/read`` that is listing, which has a prefix and no path."""
 CONDITION_LIMIT = 8 << 10
 """Characters of a condition."""
-ACTIONS: Mapping[Right, tuple[str, ...]] = {
-    "settings": (f"{STORAGE}/blobServices/read",),
-    "versioning": (f"{STORAGE}/blobServices/read",),
-    "exposure": (f"{CONTAINERS}/read",),
-}
-"""What is asked of the account and the container, which is no data: by right."""
-DATA: Mapping[Right, str] = {
-    "list": READ, "versions": READ, "read": READ, "write": WRITE, "delete": DELETE, "delete-versions": DELETE_VERSION,
-}  # fmt: skip
+ACTIONS: Mapping[Right, tuple[str, ...]] = {"exposure": (f"{CONTAINERS}/read",)}
+"""What is asked of the container, which is no data, by right."""
+DATA: Mapping[Right, str] = {"list": READ, "read": READ, "write": WRITE, "delete": DELETE}
 """What is done with blobs, by right. Blocks that nobody puts together go by themselves: ``parts`` needs nothing."""
-BOUND: Mapping[str, tuple[Right, ...]] = {
-    READ: ("read",), WRITE: ("write",), DELETE: ("delete",), DELETE_VERSION: ("delete-versions",),
-}  # fmt: skip
+BOUND: Mapping[str, tuple[Right, ...]] = {READ: ("read",), WRITE: ("write",), DELETE: ("delete",)}
 _SCOPE = re.compile(r"/subscriptions/[0-9a-fA-F-]{36}(/resourceGroups/[\w.()-]+(/providers/[\w./$-]+)?)?")
 
 
@@ -106,7 +97,7 @@ def condition(role: Role, place: Place) -> str:
 
 
 def _clauses(found: Sequence[Need], place: Place) -> Iterator[str]:
-    listed = keys_of(found, "list", "versions")
+    listed = keys_of(found, "list")
     for action, rights in BOUND.items():
         keys = keys_of(found, *rights)
         if action == READ:

@@ -33,10 +33,10 @@ OF_OBJECTS: Mapping[str, tuple[Right, ...]] = {
     "mfstoreRead": ("read",),
     "mfstoreCreate": ("write",),
     # Whoever replaces an object deletes the one before: Google has no right to the first without the second.
-    "mfstoreDelete": ("write", "delete", "delete-versions"),
+    "mfstoreDelete": ("write", "delete"),
 }
 SETTINGS: frozenset[Right] = frozenset(("settings", "versioning", "exposure"))
-SERVED: frozenset[Right] = frozenset(("list", "versions", "read", "write", "delete", "delete-versions", *SETTINGS))
+SERVED: frozenset[Right] = frozenset(("list", "read", "write", "delete", *SETTINGS))
 """Rights that there is something of."""
 LISTED = 'api.getAttribute("storage.googleapis.com/objectListPrefix", "")'
 OPERATORS = 12
@@ -110,7 +110,7 @@ def explained(role: Role, place: Place) -> list[tuple[str, str, str, str]]:
 def _roles(found: Sequence[Need]) -> dict[str, Any]:
     """The custom roles that these needs take, by id: for each what makes its conditions."""
     roles: dict[str, Any] = {}
-    listed = keys_of(found, "list", "versions")
+    listed = keys_of(found, "list")
     for name, rights in OF_OBJECTS.items():
         keys = keys_of(found, *rights)
         if keys:

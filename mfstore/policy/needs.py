@@ -114,7 +114,7 @@ def explanations(role: Role, place: Place, served: Collection[Right], service: s
     found = []
     for need in needs(role, place):
         if need.denies:
-            text = f"{service} cannot deny: another role that allows it counts. {need.without}"
+            text = f"{need.without}; {service} cannot deny, so another role that allows it counts"
             found.append((need.name, "left out", need.purpose.replace(", whatever other policies allow", ""), text))
         elif any(right in served for right in need.rights):
             found.append((need.name, "allowed", need.purpose, need.without))

@@ -81,7 +81,7 @@ def place(
     """The place that a URL names.
 
     Args:
-        url: ``s3://bucket/prefix``, ``az://container/prefix``, ``abfss://container@account.dfs.core.windows.net/prefix``
+        url: ``s3://bucket/prefix``, ``az://container/prefix``, ``abfss://container@account.dfs.core.windows.net/…``
             or ``gs://bucket/prefix``.
         metaflow: It is a datastore root of Metaflow.
         packed: Its tasks write in the packed profile.
