@@ -7,14 +7,18 @@ object is called with ``(url, **options)`` and returns a ``Backend``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from mfstore.backends.base import Backend, Batch, Capabilities, ObjectInfo
 from mfstore.errors import InvalidKey, Unsupported
 from mfstore.host.forks import IMPORTING
 from mfstore.settings import EncryptionKnobs, Knobs, payload_signing, resolve_encryption, resolve_place, resolve_s3
+
+if TYPE_CHECKING:
+    from mfstore.backends.buckets import BucketBackend
 
 __all__ = ["Backend", "Batch", "Capabilities", "ObjectInfo", "open_backend"]
 
@@ -51,6 +55,20 @@ def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
             raise Unsupported(f"the backend for {scheme}:// is not an mfstore Backend", found=type(backend).__name__)
         return backend
     raise Unsupported(f"no backend for {scheme}:// is installed", hint="Built in: a path, file://, memory:// and s3://")
+
+
+def bucket_backend(url: str) -> type[BucketBackend]:
+    """The kind of backend that a place in a bucket has: ``s3://``, ``az://``, ``abfss://`` or ``gs://``."""
+    module, name = _IN_BUCKETS[url.partition("://")[0]]
+    with IMPORTING:
+        kind: type[BucketBackend] = getattr(import_module(f"mfstore.backends.{module}"), name)
+    return kind
+
+
+_IN_BUCKETS = {
+    "s3": ("s3.backend", "S3Backend"), "az": ("azure", "AzureBackend"), "abfss": ("azure", "AzureBackend"),
+    "gs": ("gcs", "GcsBackend"),
+}  # fmt: skip
 
 
 def said_of(url: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import Any
 
+KINDS = ("local", "s3", "azure", "gs")
+"""Datastores whose storages mfstore replaces."""
 SWITCH = "metaflow_extensions.mfstore.switch"
 
 
@@ -22,7 +24,7 @@ def told() -> dict[str, Any]:
         if kind == storage.TYPE:
             root = storage.get_datastore_root_from_config(lambda *_: None, create_on_absent=False)
     off = getattr(sys.modules.get(SWITCH), "OFF", ())
-    storages = {storage.TYPE: storage.__module__ for storage in DATASTORES if storage.TYPE in ("local", "s3")}
+    storages = {storage.TYPE: storage.__module__ for storage in DATASTORES if storage.TYPE in KINDS}
     return {
         "storages": {**storages, "metaflow.S3": metaflow.S3.__module__},
         "note": _note() if storages["local"].startswith("mfstore.") else "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from metaflow.datastore.exceptions import DataException
@@ -26,6 +26,16 @@ def is_mfstores(error: Exception) -> TypeGuard[MfstoreError]:
     from mfstore.errors import MfstoreError
 
     return isinstance(error, MfstoreError)
+
+
+def errors_at(url: str) -> AbstractContextManager[None]:
+    """mfstore's errors are raised as those of ``metaflow.S3``, which Metaflow's users catch, where ``url`` is of S3.
+    Of elsewhere they are DataException."""
+    if not url.startswith("s3://"):
+        return data_errors()
+    from mfstore.s3.datatools.exceptions import metaflow_errors
+
+    return metaflow_errors()
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 or nothing: what is missing should not be found out in the middle of a run.
 
 It is looked for and not imported, as every process with Metaflow would pay for that, also one that stores nothing. Only
-where artifacts go to S3 by default, as in the containers of a scheduler, the libraries are loaded at once: an image may
-lack one of those that they are linked with.
+where artifacts go to a bucket by default, as in the containers of a scheduler, the libraries are loaded at once: an
+image may lack one of those that they are linked with.
 
 It is imported while Metaflow itself is, and so must not need Metaflow. As of ``extension`` its name stays.
 """
@@ -30,9 +30,9 @@ def check(now: bool) -> None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-def _stores_in_s3() -> bool:
+def _stores_in_bucket() -> bool:
     config = sys.modules.get("metaflow.metaflow_config")
-    return getattr(config, "DEFAULT_DATASTORE", None) == "s3"
+    return getattr(config, "DEFAULT_DATASTORE", None) in ("s3", "azure", "gs")
 
 
-check(_stores_in_s3())
+check(_stores_in_bucket())

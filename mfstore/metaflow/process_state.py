@@ -41,13 +41,24 @@ class TinyBlobs:
         self._blobs.clear()
 
 
+def _root() -> str | None:
+    """Of the datastore that is configured, of several the first of these."""
+    for kind in ("s3", "azure", "gs"):
+        if root := from_conf(f"DATASTORE_SYSROOT_{kind.upper()}"):
+            from mfstore.s3.datatools.places import root_url
+
+            return root_url(kind, root)
+    local: str | None = from_conf("DATASTORE_SYSROOT_LOCAL")
+    return local
+
+
 class ProcessState:
     """Settings are read once: a flow's processes have one environment."""
 
     def __init__(self) -> None:
         self.knobs: MetaflowKnobs = resolve_metaflow(
             from_conf("MFSTORE_PROFILE"), from_conf("MFSTORE_SAFE"),
-            from_conf("DATASTORE_SYSROOT_S3") or from_conf("DATASTORE_SYSROOT_LOCAL"), from_conf("MFSTORE_CACHE"),
+            _root(), from_conf("MFSTORE_CACHE"),
         )  # fmt: skip
         self.tiny_blobs = TinyBlobs()
         self.packed_read: dict[tuple[str, str], int] = {}

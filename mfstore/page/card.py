@@ -17,11 +17,14 @@ from mfstore.page.facts import Content, Facts, Space
 from mfstore.page.render import page
 from mfstore.page.root_facts import ShownTask, entry_of, key_of, read_tasks
 from mfstore.page.troubles import Said
+from mfstore.s3.datatools.places import root_url
 
 if TYPE_CHECKING:
     from metaflow import Task
 
 NOTE = "Of each other step of the run one task is here; of the step itself one of each of the last runs"
+KINDS = ("local", "s3", "azure", "gs")
+"""Datastores that have cards, by Metaflow's names."""
 RUNS_LOOKED_AT = 50
 """Runs before that are looked at for some that have the step and ended it."""
 
@@ -35,13 +38,13 @@ def card_of(task: Task, history: int = 5) -> str:
 
     Raises:
         InvalidRange: ``history`` is less than 1.
-        Unsupported: the datastore is neither a directory nor in S3.
+        Unsupported: the datastore is neither a directory nor in a bucket.
     """
     if history < 1:
         raise InvalidRange("history is a number of runs", expected="1 or more", found=history)
     told = task.metadata_dict
-    if told.get("ds-type") not in ("local", "s3"):
-        raise Unsupported("this datastore has no such card", found=told.get("ds-type"), expected="local or s3")
+    if told.get("ds-type") not in KINDS:
+        raise Unsupported("this datastore has no such card", found=told.get("ds-type"), expected=" or ".join(KINDS))
     flow, _, step, _ = task.pathspec.split("/")
     mine = f"{flow}/{step}"
     shown = {mine: [_shown(task), *islice(_before(task), history - 1)]}
@@ -49,7 +52,7 @@ def card_of(task: Task, history: int = 5) -> str:
         if other.id != step:
             finished = [_shown(one) for one in islice(other, 1) if one.finished]
             shown |= {f"{flow}/{other.id}": finished} if finished else {}
-    with closing(Root(told["ds-root"])) as root:
+    with closing(Root(root_url(told["ds-type"], told["ds-root"]))) as root:
         said = Said(root.url, "the datastore", "mfstore verify --metaflow")
         contents = read_tasks(root.backend, shown, said)
     entries = tuple(entry_of(name, tasks, len(tasks)) for name, tasks in shown.items())

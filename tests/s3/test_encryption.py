@@ -14,7 +14,7 @@ from mfstore import errors
 from mfstore.maintenance.metaflow.root import Root
 from mfstore.metaflow.packed.bucket import StoreInBucket
 from mfstore.metaflow.stock.blob_storage import NewBlob
-from mfstore.metaflow.stock.s3_blobs import S3Blobs
+from mfstore.metaflow.stock.bucket_blobs import BucketBlobs
 from mfstore.s3 import BulkClient
 from mfstore.s3.bulk.items import PutItem
 from mfstore.s3.datatools.settings import settings
@@ -74,7 +74,7 @@ def work_on_a_store(url, **options):
 
 
 def work_of_metaflow(root):
-    blobs = S3Blobs(lambda: root, lambda *_, **__: None)
+    blobs = BucketBlobs(lambda: root, lambda *_, **__: None)
     blobs.put([NewBlob("Flow/data/ab/abc", [b"blob"], {"cas_raw": True}), NewBlob("x", [b"y"], None, False)])
     packed = StoreInBucket(f"{root}/mf.store", True)
     packed.store.save({"x": np.arange(100_000)})

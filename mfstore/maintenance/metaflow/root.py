@@ -1,4 +1,4 @@
-"""A datastore root of stock Metaflow, in a directory or in S3, opened for maintenance."""
+"""A datastore root of Metaflow, in a directory or in a bucket, opened for maintenance."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mfstore.host.workers import Workers
+from mfstore.s3.datatools.places import arguments_at, in_bucket
 from mfstore.settings import EncryptionKnobs, resolve
 
 if TYPE_CHECKING:
@@ -16,17 +17,17 @@ if TYPE_CHECKING:
 class Root:
     """A root, opened by its directory or URL; its owner closes it. Nothing in it is created.
 
-    A project's directory stands for the ``.metaflow`` in it. Metaflow's own settings say how S3 is reached, and how
-    what is written is encrypted, unless ``reached``, arguments of ``BulkClient``, say it.
+    A project's directory stands for the ``.metaflow`` in it. Metaflow's own settings say how a bucket is reached,
+    and how what is written is encrypted, unless ``reached``, arguments of ``BulkClient``, say it.
     """
 
     def __init__(self, url: str, **reached: Any) -> None:
         self.given = url
         """As the caller called it."""
-        self.remote = url.startswith("s3://")
+        self.remote = in_bucket(url)
         self.reached = reached
         self.backend: Any = remote_backend(url, reached) if self.remote else _local_backend(url)
-        """A backend of a directory or of S3, with what only that one can do."""
+        """A backend of a directory or of a bucket, with what only that one can do."""
         self.url: str = self.backend.url
         self.workers = Workers(resolve().threads)
         self.known: KnownFiles | None = None
@@ -48,14 +49,14 @@ def _local_backend(url: str) -> Any:
 
 
 def remote_backend(url: str, reached: Mapping[str, Any]) -> Any:
-    """A backend for what lies in S3, reached as Metaflow's settings say, unless ``reached`` does."""
-    from mfstore.backends import said_of
-    from mfstore.backends.s3.backend import S3Backend
-    from mfstore.s3.datatools.clients import client_arguments
-    from mfstore.s3.datatools.settings import ClientSettings, settings
+    """A backend for what lies in a bucket, reached as Metaflow's settings say, unless ``reached`` does."""
+    from mfstore.backends import bucket_backend, said_of
 
-    options = {**client_arguments(ClientSettings(settings(url))), "memory": resolve(place=url).memory // 4}
+    options = {**arguments_at(url, url), "memory": resolve(place=url).memory // 4}
+    kind = bucket_backend(url)
+    if not url.startswith("s3://"):
+        return kind(url, **{**options, **reached})
     if not options["encryption"] or "encryption" in reached or "kms_key" in reached:
         for name in EncryptionKnobs._fields:
             options.pop(name)
-    return S3Backend(url, **said_of(url, {**options, **reached}))
+    return kind(url, **said_of(url, {**options, **reached}))

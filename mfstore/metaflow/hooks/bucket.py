@@ -1,67 +1,83 @@
-"""What ``S3Storage`` does once it is used. A module of its own: local flows need not import what S3 takes."""
+"""What ``BucketStorage`` does once it is used. A module of its own: local flows need not import what a bucket takes."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from contextlib import contextmanager
+from itertools import chain, count, islice
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from metaflow.datastore.datastore_storage import CloseAfterUse
 from metaflow.metaflow_config import ARTIFACT_LOCALROOT
 
+from mfstore.errors import NotFound
+from mfstore.metaflow.errors import errors_at
 from mfstore.metaflow.hooks import marks
 from mfstore.metaflow.hooks.task_data import cache_task_data
 from mfstore.metaflow.roots.attempts import DATA, DONE
-from mfstore.metaflow.stock.s3_blobs import S3Blobs
+from mfstore.metaflow.stock.bucket_blobs import BucketBlobs
 from mfstore.s3.bulk.items import PutItem
-from mfstore.s3.datatools.clients import Lease
-from mfstore.s3.datatools.exceptions import metaflow_errors
-from mfstore.s3.datatools.s3 import S3
-from mfstore.s3.datatools.settings import ClientSettings, settings
+from mfstore.s3.datatools.objects import attributes_of
+from mfstore.s3.datatools.places import lease_at
 from mfstore.s3.datatools.uploading import Upload, attributes, store
+from mfstore.s3.urls import split_url
 
 if TYPE_CHECKING:
+    from mfstore.s3.bulk.client import BulkClient
     from mfstore.s3.transfers.outcomes import Outcome
 
 
 class ObjectsOfStorage:
-    """The objects of one ``S3Storage``, whose methods' parameters, results and errors these are."""
+    """The objects of one ``BucketStorage``, whose methods' parameters, results and errors these are."""
 
     def __init__(self, storage: Any) -> None:
         self._storage = storage
-        self.blobs = S3Blobs(self._root_now, marks.wait_for_marks)
+        self.blobs = BucketBlobs(self._root_now, marks.wait_for_marks)
 
     def _root_now(self) -> str:
-        return str(self._storage.datastore_root)
+        return str(self._storage.url)
 
-    def _s3(self) -> S3:
-        marks.wait_for_marks(f"{self._root_now().rstrip('/')}/")
-        return S3(s3root=self._storage.datastore_root, tmproot=ARTIFACT_LOCALROOT)
+    @contextmanager
+    def _client(self) -> Iterator[tuple[BulkClient, str]]:
+        """A client, and what paths are prefixed with. What this thread sent there is answered by then."""
+        root = f"{self._root_now().rstrip('/')}/"
+        with errors_at(root):
+            marks.wait_for_marks(root)
+            with self.blobs.client() as found:
+                yield found
+
+    def _heads(self, paths: Iterable[str]) -> list[Outcome]:
+        with self._client() as (client, root):
+            return [_answer(found) for found in client.head_many([root + path for path in paths], on_error="return")]
 
     def is_file(self, paths: Iterable[str]) -> list[bool]:
         """Whether each is an object, all asked at once."""
-        with self._s3() as s3:
-            return [found.exists for found in s3.info_many(paths, return_missing=True)]
+        return [found.error is None for found in self._heads(paths)]
 
     def info_file(self, path: str) -> tuple[bool, Any]:
         """Whether it is an object, and its metadata."""
-        with self._s3() as s3:
-            found = s3.info(path, return_missing=True)
-            return found.exists, found.metadata
+        (found,) = self._heads([path])
+        return found.error is None, _metadata(found)
 
     def size_file(self, path: str) -> int | None:
         """Bytes, None when there is no such object."""
-        with self._s3() as s3:
-            return s3.info(path, return_missing=True).size
+        (found,) = self._heads([path])
+        return found.size if found.error is None else None
 
     def list_content(self, paths: Iterable[str]) -> list[Any]:
         """What is directly under each of ``paths``."""
-        skip = len(self._storage.datastore_root.rstrip("/")) + 1
-        with self._s3() as s3:
+        with self._client() as (client, root):
+            skip = len(split_url(root)[1])
+            folders = [f"{root}{path.rstrip('/')}/" for path in paths]
             return [
-                self._storage.list_content_result(path=found.url[skip:], is_file=found.exists)
-                for found in s3.list_paths(paths)
+                self._storage.list_content_result(path=entry.key[skip:].rstrip("/"), is_file=not entry.is_prefix)
+                for _, entry in (client.list_each(folders, recursive=False) if folders else ())
             ]
 
     def save_bytes(
@@ -69,7 +85,7 @@ class ObjectsOfStorage:
     ) -> None:
         """Store objects in parallel; each arrives whole or not at all, ``DONE.lock`` after all others. A mark that
         nobody waits for is on its way when this returns (see ``marks``)."""
-        with metaflow_errors():
+        with errors_at(self._root_now()):
             if not overwrite:
                 self._save_new(path_and_bytes_iter)
                 return
@@ -87,9 +103,10 @@ class ObjectsOfStorage:
             store(client, [_upload(root, path, value) for path, value in items], False)
 
     def _send_mark(self, path: str, value: Any) -> None:
-        lease = Lease(ClientSettings(settings()))
+        root = f"{self._root_now().rstrip('/')}/"
+        lease = lease_at(root)
         try:
-            item = _upload(f"{self._root_now().rstrip('/')}/", path, value).item()
+            item = _upload(root, path, value).item()
             marks.wait_later(str(item.key), lease.client.put_many([item], stream=True).begin(), lease.release)
         except BaseException:
             lease.release()
@@ -107,13 +124,36 @@ class ObjectsOfStorage:
         """Objects as files that are gone after the ``with`` block."""
         if not paths:
             return CloseAfterUse(iter(()))
-        s3 = self._s3()
+        folder = _Folder(mkdtemp(dir=ARTIFACT_LOCALROOT, prefix=f"metaflow.{self._storage.TYPE}."))
         try:
-            found = s3.get_many(paths, return_missing=True)
+            with self._client() as (client, root):
+                # Names that one may move about; `overwrite` avoids hard links, which some file systems lack.
+                found = client.get_many(
+                    [root + path for path in paths], into="files", dest=folder.new_path, on_error="return",
+                    overwrite=True, stream=True,
+                )  # fmt: skip
+                answers = [(path, _answer(one)) for path, one in zip(paths, found, strict=True)]
         except BaseException:
-            s3.close()
+            folder.close()
             raise
-        return CloseAfterUse(iter([(one.key, one.path, one.metadata) for one in found]), closer=s3)
+        loaded = [(path, one.path if one.error is None else None, _metadata(one)) for path, one in answers]
+        return CloseAfterUse(iter(loaded), closer=folder)
+
+
+class _Folder:
+    """Where files are until whoever asked for them is done."""
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)  # noqa: PTH100
+        self._names = count()
+
+    def new_path(self, key: str) -> str:
+        """A path that nobody has. It ends as the key does: programs look at that."""
+        return f"{self._path}/{next(self._names):x}-{quote(key.rpartition('/')[2], safe='')[-150:]}"
+
+    def close(self) -> None:
+        """Remove it, with what was not moved elsewhere."""
+        shutil.rmtree(self._path, ignore_errors=True)
 
 
 class _Saving:
@@ -146,6 +186,18 @@ class _Saving:
         if outcome.index in self._task_data:
             path, data = self._task_data.pop(outcome.index)
             cache_task_data(self._root.rstrip("/"), path, outcome.etag, data)
+
+
+def _answer(found: Outcome) -> Outcome:
+    """The outcome of who was asked for; raises what kept us from seeing whether it is there."""
+    if found.error is not None and not isinstance(found.error, NotFound):
+        raise found.error
+    return found
+
+
+def _metadata(found: Outcome) -> Any:
+    text = attributes_of(found.metadata) if found.error is None else None
+    return None if text is None else json.loads(text)
 
 
 def _upload(root: str, path: str, value: Any) -> Upload:

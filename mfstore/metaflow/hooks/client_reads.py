@@ -257,4 +257,4 @@ def _load_ahead(task: Any, wanted: Sequence[_Stored]) -> None:
     if bundles:
         from mfstore.metaflow.packed.store import load_parts_ahead
 
-        load_parts_ahead(task._storage_impl.datastore_root, bundles)
+        load_parts_ahead(task._storage_impl.url, bundles)

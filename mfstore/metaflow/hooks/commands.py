@@ -10,8 +10,11 @@ from metaflow import metaflow_config
 from metaflow._vendor import click
 from metaflow.plugins import DATASTORES
 
-from mfstore.s3.datatools.settings import settings
+from mfstore.s3.datatools.places import root_url
+from mfstore.s3.datatools.settings import setting, settings
 
+KINDS = ("local", "s3", "azure", "gs")
+"""Datastores, by Metaflow's names."""
 COMMANDS = {
     "verify": "Check that blobs, runs and artifacts are whole.",
     "repair": "Move damaged blobs to quarantine, to be stored again. Shows a plan; changes nothing by itself.",
@@ -55,13 +58,13 @@ def _command(name: str, text: str, run: Callable[[list[str]], None]) -> Any:
 def root() -> str:
     """The root of the default datastore. UsageError when there is none."""
     kind = metaflow_config.DEFAULT_DATASTORE
-    if kind not in ("local", "s3"):
-        raise click.UsageError(f"The default datastore is {kind}; these commands look after local and s3")
+    if kind not in KINDS:
+        raise click.UsageError(f"The default datastore is {kind}; these commands look after {', '.join(KINDS)}")
     storage = next(storage for storage in DATASTORES if kind == storage.TYPE)
     found = storage.get_datastore_root_from_config(lambda *_: None, create_on_absent=False)
     if found is None:
         raise click.UsageError("There is no datastore here: go to a directory below .metaflow, or configure one")
-    return str(found)
+    return root_url(kind, str(found))
 
 
 def arguments(command: str, given: list[str]) -> list[str]:
@@ -87,7 +90,9 @@ def _local_metadata() -> list[str]:
 
 
 def _use_metaflows_settings() -> None:
-    """mfstore's own commands look where boto3 does."""
+    """mfstore's own commands look where the clouds' own libraries do."""
+    if endpoint := setting("AZURE_STORAGE_BLOB_SERVICE_ENDPOINT"):
+        os.environ.setdefault("AZURE_STORAGE_SERVICE_ENDPOINT", str(endpoint))
     found = settings().client_params
     if found.get("endpoint_url"):
         os.environ.setdefault("AWS_ENDPOINT_URL_S3", str(found["endpoint_url"]))

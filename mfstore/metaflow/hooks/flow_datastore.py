@@ -1,4 +1,4 @@
-"""What is rebound of Metaflow's ``FlowDataStore``: how the tasks of a flow are opened on S3.
+"""What is rebound of Metaflow's ``FlowDataStore``: how the tasks of a flow are opened in a bucket.
 
 Each function here takes the original method and gives what takes its place.
 """
@@ -104,8 +104,8 @@ def _listing(flow: Any) -> TaskListing | None:
     blobs = getattr(flow._storage_impl, "blobs", None)
     if blobs is None or not blobs.remote:
         return None
-    # Local flows need not import what S3 takes.
+    # Local flows need not import what a bucket takes.
     from mfstore.metaflow.hooks.task_listing import TaskListing
-    from mfstore.metaflow.stock.s3_blobs import S3Blobs
+    from mfstore.metaflow.stock.bucket_blobs import BucketBlobs
 
-    return TaskListing(flow, blobs) if isinstance(blobs, S3Blobs) else None
+    return TaskListing(flow, blobs) if isinstance(blobs, BucketBlobs) else None

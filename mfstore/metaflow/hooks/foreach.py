@@ -47,7 +47,7 @@ def _item(task: Any, name: str, index: Any) -> tuple[Any] | None:
     from mfstore.views.items import load_item
 
     try:
-        store = packed_store(task._storage_impl.datastore_root)
+        store = packed_store(task._storage_impl.url)
         return load_item(store.handle, bundle, name, index, SPARED)
     except Exception:
         return None

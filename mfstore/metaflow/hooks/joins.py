@@ -51,4 +51,4 @@ def _load_ahead(members: Sequence[Any], name: str) -> None:
         # The packed profile takes as long to import as all the rest.
         from mfstore.metaflow.packed.store import load_bundles_ahead
 
-        load_bundles_ahead(task._storage_impl.datastore_root, bundles)
+        load_bundles_ahead(task._storage_impl.url, bundles)

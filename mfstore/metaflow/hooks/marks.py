@@ -19,9 +19,9 @@ from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import AccessDenied
+from mfstore.metaflow.errors import errors_at
 from mfstore.metaflow.roots.attempts import BEGAN, STARTED
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
-from mfstore.s3.datatools.exceptions import metaflow_errors
 
 if TYPE_CHECKING:
     from mfstore.s3.bulk.results import BulkResult
@@ -100,19 +100,19 @@ def wait_later(url: str, result: BulkResult, release: Callable[[], None]) -> Non
 
 def wait_for_marks(*below: str, name: str = "") -> None:
     """Wait for the marks that this thread sent to where URLs begin with one of ``below``, or for those of a name, and
-    raise what they met as ``S3Storage.save_bytes`` does. A hint that may not be stored is told, and fails no task."""
+    raise what they met as ``save_bytes`` does. A hint that may not be stored is told, and fails no task."""
     due = [mark for mark in _of_thread.sent if mark.url.endswith(name) and mark.url.startswith(below)]
     for mark in due:
         _of_thread.sent.remove(mark)
         del _of_process[id(mark)]
-        with metaflow_errors():
+        with errors_at(mark.url):
             try:
                 mark.wait()
             except AccessDenied:
                 if f"/{STORE_FOLDER}/" not in mark.url:
                     raise
                 sys.stderr.write(
-                    f"mfstore: {mark.url} may not be written (s3:PutObject): the next run will store in full what it "
+                    f"mfstore: {mark.url} may not be written: the next run will store in full what it "
                     "could store as what differs from this one\n"
                 )
 

@@ -4,7 +4,7 @@ A method is rebound only if it takes the arguments that it takes in one of these
 attributes that are used. What of it would not work alone is rebound together or not at all. What is not stays
 Metaflow's own, and a note says so: storages work without the content-addressed store, and both without the rest.
 
-Each process of a flow imports this module. So what is rebound for S3 alone is imported when it is called there.
+Each process of a flow imports this module. So what is rebound for buckets alone is imported when it is called there.
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ def _at_first_call(module: str, name: str) -> Callable[[Any], Any]:
     return replace
 
 
-def _in_s3(module: str, name: str, elsewhere: Callable[[Any], object] | None = None) -> Callable[[Any], Any]:
-    """What replaces a method with what ``name`` of a module of the hooks makes of it, for storages in S3. For others
-    ``elsewhere`` gets what the method gives."""
+def _in_bucket(module: str, name: str, elsewhere: Callable[[Any], object] | None = None) -> Callable[[Any], Any]:
+    """What replaces a method with what ``name`` of a module of the hooks makes of it, for storages in a bucket. For
+    others ``elsewhere`` gets what the method gives."""
 
     def replace(original: Any) -> Any:
         far = _at_first_call(module, name)(original)
@@ -175,7 +175,7 @@ METHODS = (
         ((*OPENED_WITH, *SPIN, "persist"), OPENED_WITH),
         OF_FLOW,
         OPENING,
-        _in_s3("flow_datastore", "get_task_datastore", _rely_on_bundles),
+        _in_bucket("flow_datastore", "get_task_datastore", _rely_on_bundles),
     ),
     ReboundMethod(
         FLOW,
@@ -183,7 +183,7 @@ METHODS = (
         ((*LISTED_WITH, *SPIN), LISTED_WITH),
         OF_FLOW,
         OPENING,
-        _in_s3("flow_datastore", "get_task_datastores"),
+        _in_bucket("flow_datastore", "get_task_datastores"),
     ),
     ReboundMethod(TASK, "load_artifacts", (("self", "names"),), OF_TASK, ARTIFACTS, _of_task("load_artifacts")),
     ReboundMethod(
@@ -209,7 +209,7 @@ METHODS = (
         (("self", "contents", "allow_overwrite", "add_attempt"),),
         ("_is_done_set", "_storage_impl"),
         MARKS,
-        _in_s3("marks", "save_metadata"),
+        _in_bucket("marks", "save_metadata"),
     ),
     ReboundMethod(
         "metaflow.client.filecache.FileCache",

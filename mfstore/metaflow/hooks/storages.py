@@ -1,4 +1,5 @@
-"""The storage classes that replace Metaflow's ``s3`` and ``local``: the same layout, parallel and atomic.
+"""The storage classes that replace Metaflow's ``s3``, ``azure``, ``gs`` and ``local``: the same layout, parallel and
+atomic.
 
 Every process that imports Metaflow imports this module. So what a storage does is imported when it is used, and all
 that is rebound in Metaflow is rebound when the first storage is made: Metaflow's datastores make theirs before they
@@ -12,30 +13,27 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from metaflow.datastore.datastore_storage import DataStoreStorage
-from metaflow.metaflow_config import DATASTORE_SYSROOT_S3
+from metaflow.metaflow_config import DATASTORE_SYSROOT_AZURE, DATASTORE_SYSROOT_GS, DATASTORE_SYSROOT_S3
 from metaflow.plugins.datastores.local_storage import LocalStorage as StockLocal
 
 if TYPE_CHECKING:
     from mfstore.metaflow.hooks.bucket import ObjectsOfStorage
     from mfstore.metaflow.stock.blob_storage import NewBlob
+    from mfstore.metaflow.stock.bucket_blobs import BucketBlobs
     from mfstore.metaflow.stock.local_blobs import LocalBlobs
-    from mfstore.metaflow.stock.s3_blobs import S3Blobs
 
 
-class S3Storage(DataStoreStorage):  # type: ignore[misc]
-    """Objects below ``datastore_root`` (``s3://bucket/prefix``); opens nothing before it is used, works from several
-    threads and after fork. Errors are those of ``mfstore.S3``."""
-
-    TYPE = "s3"
+class BucketStorage(DataStoreStorage):  # type: ignore[misc]
+    """Objects below ``datastore_root``; opens nothing before it is used, works from several threads and after fork."""
 
     def __init__(self, root: str | None = None) -> None:
         _rebind()
         super().__init__(root)
 
-    @classmethod
-    def get_datastore_root_from_config(cls, echo: Any, create_on_absent: bool = True) -> str | None:
-        """``METAFLOW_DATASTORE_SYSROOT_S3``."""
-        return DATASTORE_SYSROOT_S3  # type: ignore[no-any-return]
+    @property
+    def url(self) -> str:
+        """The root as mfstore calls it."""
+        return str(self.datastore_root)
 
     @cached_property
     def _objects(self) -> ObjectsOfStorage:
@@ -44,16 +42,9 @@ class S3Storage(DataStoreStorage):  # type: ignore[misc]
         return ObjectsOfStorage(self)
 
     @property
-    def blobs(self) -> S3Blobs:
+    def blobs(self) -> BucketBlobs:
         """Blobs and other small files below the root, in memory."""
         return self._objects.blobs
-
-    @cached_property
-    def s3_client(self) -> Any:
-        """Metaflow's own client, which other extensions use."""
-        from metaflow.plugins.datatools.s3.s3 import S3Client
-
-        return S3Client()
 
     def is_file(self, paths: Iterable[str]) -> list[bool]:
         """Whether each is an object, all asked at once."""
@@ -83,6 +74,53 @@ class S3Storage(DataStoreStorage):  # type: ignore[misc]
         return self._objects.load_bytes(paths)
 
 
+class S3Storage(BucketStorage):
+    """In S3, below ``s3://bucket/prefix``. Errors are those of ``mfstore.S3``."""
+
+    TYPE = "s3"
+
+    @classmethod
+    def get_datastore_root_from_config(cls, echo: Any, create_on_absent: bool = True) -> str | None:
+        """``METAFLOW_DATASTORE_SYSROOT_S3``."""
+        return DATASTORE_SYSROOT_S3  # type: ignore[no-any-return]
+
+    @cached_property
+    def s3_client(self) -> Any:
+        """Metaflow's own client, which other extensions use."""
+        from metaflow.plugins.datatools.s3.s3 import S3Client
+
+        return S3Client()
+
+
+class AzureStorage(BucketStorage):
+    """On Azure, below ``container/prefix``. Errors are DataException."""
+
+    TYPE = "azure"
+
+    @classmethod
+    def get_datastore_root_from_config(cls, echo: Any, create_on_absent: bool = True) -> str | None:
+        """``METAFLOW_DATASTORE_SYSROOT_AZURE``."""
+        return DATASTORE_SYSROOT_AZURE  # type: ignore[no-any-return]
+
+    @property
+    def url(self) -> str:
+        """``az://container/prefix``."""
+        from mfstore.s3.datatools.places import root_url
+
+        return root_url(self.TYPE, str(self.datastore_root))
+
+
+class GSStorage(BucketStorage):
+    """On Google Cloud, below ``gs://bucket/prefix``. Errors are DataException."""
+
+    TYPE = "gs"
+
+    @classmethod
+    def get_datastore_root_from_config(cls, echo: Any, create_on_absent: bool = True) -> str | None:
+        """``METAFLOW_DATASTORE_SYSROOT_GS``."""
+        return DATASTORE_SYSROOT_GS  # type: ignore[no-any-return]
+
+
 class _SharedRoot(type(StockLocal)):  # type: ignore[misc]
     """Setting ``datastore_root`` of the class sets the stock class's, where it is then inherited from: Metaflow's
     metadata, cards and tags look there."""
@@ -104,6 +142,11 @@ class LocalStorage(StockLocal, metaclass=_SharedRoot):  # type: ignore[misc]
     def __init__(self, root: str | None = None) -> None:
         _rebind()
         super().__init__(root)
+
+    @property
+    def url(self) -> str:
+        """The directory."""
+        return str(self.datastore_root)
 
     @cached_property
     def blobs(self) -> LocalBlobs:

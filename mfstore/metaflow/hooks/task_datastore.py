@@ -480,13 +480,13 @@ def _store_to_read(task: Any) -> Store:
         return opened  # type: ignore[no-any-return]
     from mfstore.metaflow.packed.store import packed_store
 
-    return packed_store(task._storage_impl.datastore_root)
+    return packed_store(task._storage_impl.url)
 
 
 def _store_to_write(task: Any) -> Store:
     from mfstore.metaflow.packed.store import packed_store
 
-    root = task._storage_impl.datastore_root
+    root = task._storage_impl.url
     if not _is_local(task):
         from mfstore.metaflow.hooks.marks import wait_for_marks
         from mfstore.metaflow.roots.attempts import STARTED

@@ -1,6 +1,6 @@
-"""Finding tasks on S3 by listing them: one request for what stock Metaflow asks in four to eighteen.
+"""Finding tasks in a bucket by listing them: one request for what stock Metaflow asks in four to eighteen.
 
-S3 lists what has been stored (strong consistency since 2020), so a listing knows as much as probing every name.
+S3 (since 2020), Azure and Google Cloud list what has been stored, so a listing knows as much as probing every name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from metaflow.datastore.exceptions import DataException
 
 from mfstore.metaflow.hooks.task_data import load_task_data
 from mfstore.metaflow.roots.attempts import DATA, Attempts, attempts_of, readable
-from mfstore.metaflow.stock.s3_blobs import S3Blobs
+from mfstore.metaflow.stock.bucket_blobs import BucketBlobs
 from mfstore.records import NamedTuple
 
 NAMES_PER_LISTING = 1000
@@ -53,7 +53,7 @@ class FoundAttempt(NamedTuple):
 class TaskListing:
     """The tasks of one flow datastore of Metaflow's, whose files are ``blobs``."""
 
-    def __init__(self, flow_datastore: Any, blobs: S3Blobs) -> None:
+    def __init__(self, flow_datastore: Any, blobs: BucketBlobs) -> None:
         self._content_store = flow_datastore.ca_store
         self._full_uri = flow_datastore._storage_impl.full_uri
         self._root: str = flow_datastore.datastore_root.rstrip("/")
@@ -99,8 +99,10 @@ class TaskListing:
             names += listed
             if not together or len(listed) == most:
                 # The step has far more tasks than are wanted: those the listing did not come to are listed one by one.
+                # In the order of Azure's hierarchical namespaces `t/` is before `t-1/`: who was not seen is asked, too.
                 end = listed[-1][0].rpartition("/")[0] + "/" if listed else ""
-                single += [task for task in members if f"{task}/" >= end]
+                seen = {path.rpartition("/")[0] for path, _, _ in listed}
+                single += [task for task in members if f"{task}/" >= end or task not in seen]
         if single:
             names += self._listed(single)
         found = attempts_of(names)

@@ -1,6 +1,6 @@
 """The packed profile's store in a bucket: few requests for what the tasks of a flow read again and again.
 
-A module of its own, because local flows need not import what S3 takes."""
+A module of its own, because local flows need not import what a bucket takes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
+from mfstore.backends import bucket_backend
 from mfstore.backends.base import RangeRead
-from mfstore.backends.s3.backend import S3Backend
+from mfstore.backends.buckets import BucketBackend
 from mfstore.errors import MfstoreError
 from mfstore.format.description import PATH
 from mfstore.format.digests import Key
@@ -23,8 +24,8 @@ from mfstore.loading.reads import ChunkRead, plan_reads
 from mfstore.metaflow.packed.decoded import DECODED, DecodedBundle
 from mfstore.metaflow.process_state import process_state
 from mfstore.records import NamedTuple
-from mfstore.s3.datatools.clients import Lease, client_arguments
-from mfstore.s3.datatools.settings import ClientSettings, settings
+from mfstore.s3.datatools.places import arguments_at, lease_at
+from mfstore.s3.urls import bucket_url
 from mfstore.saving.guard import KNOWLEDGE_SECONDS
 from mfstore.settings import resolve
 from mfstore.store import Store
@@ -48,8 +49,8 @@ class StoreInBucket:
     def __init__(self, url: str, writing: bool) -> None:
         own = process_state().knobs
         knobs = resolve(safe=own.safe, cache=own.cache)
-        options = {**client_arguments(ClientSettings(settings())), "memory": knobs.memory // 4}
-        self.backend = CachedS3Backend(url, writing, **options)
+        options = {**arguments_at(url), "memory": knobs.memory // 4}
+        self.backend = cached_backend(url, writing, options)
         self.store = Store(self.backend.url, self.backend, knobs, create=True, algorithm="blake3")
 
     def load_parts_ahead(self, artifacts: Mapping[str, Sequence[str]]) -> None:
@@ -125,7 +126,17 @@ class _HeldPart(NamedTuple):
     """When it was read."""
 
 
-class CachedS3Backend(S3Backend):
+def cached_backend(url: str, writing: bool, options: Mapping[str, Any]) -> CachedBackend:
+    """What caches, of the kind that ``url`` needs."""
+    return _cached(bucket_backend(url))(url, writing, **options)
+
+
+@cache
+def _cached(kind: type[BucketBackend]) -> type[CachedBackend]:
+    return type(f"Cached{kind.__name__}", (CachedBackend, kind), {})
+
+
+class CachedBackend(BucketBackend):
     """Small recipes are remembered on this host, and for a while the store's description: the tasks of a flow read the
     same few. A recipe is checked against its key by whoever reads it; who writes does not take the description from
     the cache, as the store may have been removed meanwhile."""
@@ -139,7 +150,7 @@ class CachedS3Backend(S3Backend):
     def make_client(self, options: Mapping[str, Any]) -> BulkClient:
         """That of the storage beside it, for as long as the process lives: its connections are open, what it had to
         find out is known."""
-        self._lease = Lease(ClientSettings(settings()))
+        self._lease = lease_at(bucket_url(self.bucket))
         return self._lease.client.beside(self.bucket, options["memory"])
 
     def load_ahead(self, bundles: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mfstore.metaflow.process_state import ProcessState, process_state
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 from mfstore.opening import open_store
+from mfstore.s3.datatools.places import in_bucket
 from mfstore.store import Store
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def packed_store(root: str, writing: bool = False) -> Store:
-    """The store below a datastore root, which is a directory or begins with ``s3://``."""
+    """The store below a datastore root, by its URL or directory."""
     root = root.rstrip("/")
-    if _is_in_bucket(root):
+    if in_bucket(root):
         return _in_bucket(root, writing, process_state()).store
     return _in_directory(os.path.abspath(root), process_state())  # noqa: PTH100
 
@@ -28,7 +29,7 @@ def load_bundles_ahead(root: str, bundles: Iterable[str]) -> None:
     """Fetch the recipes of ``bundles`` at once, for who is about to load from them. What fails is met again then. Does
     nothing in a directory, where they are read as fast one by one."""
     root = root.rstrip("/")
-    if _is_in_bucket(root):
+    if in_bucket(root):
         _in_bucket(root, False, process_state()).backend.load_ahead(bundles)
 
 
@@ -36,12 +37,8 @@ def load_parts_ahead(root: str, artifacts: Mapping[str, Sequence[str]]) -> None:
     """Fetch of bundles what some of their artifacts take, by their names, for who is about to load them. It is held for
     a while. What fails is met again then. In a directory nothing is done."""
     root = root.rstrip("/")
-    if _is_in_bucket(root):
+    if in_bucket(root):
         _in_bucket(root, False, process_state()).load_parts_ahead(artifacts)
-
-
-def _is_in_bucket(root: str) -> bool:
-    return root.startswith("s3://")
 
 
 @cache
@@ -51,7 +48,7 @@ def _in_directory(root: str, state: ProcessState) -> Store:
 
 @cache
 def _in_bucket(root: str, writing: bool, _state: ProcessState) -> StoreInBucket:
-    # Local flows need not import what S3 takes.
+    # Local flows need not import what a bucket takes.
     from mfstore.metaflow.packed.bucket import StoreInBucket
 
     return StoreInBucket(f"{root}/{STORE_FOLDER}", writing)

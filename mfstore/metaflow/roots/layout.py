@@ -317,7 +317,7 @@ def hashes_in(pickled: bytes) -> Iterator[str]:
         yield found[0]
 
 
-_INCLUDE_URL = re.compile(r"(s3|local)://([^\x00-\x1f\"]*?)/([^\W\d]\w*)/([0-9a-f]{40})(?![0-9a-f])")
+_INCLUDE_URL = re.compile(r"(s3|gs|local)://([^\x00-\x1f\"]*?)/([^\W\d]\w*)/([0-9a-f]{40})(?![0-9a-f])")
 
 
 def includes_in(pickled: bytes) -> Iterator[tuple[str, str, str, str]]:

@@ -1,4 +1,4 @@
-"""The bulk clients behind ``mfstore.S3``: shared by the instances that agree on their settings."""
+"""The bulk clients behind ``mfstore.S3`` and Metaflow's storages: shared by those that agree on their settings."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mfstore.errors import Unsupported
+from mfstore.s3.datatools.clouds import CloudSettings
 from mfstore.s3.datatools.settings import ClientSettings
 from mfstore.settings import cache_directory
 
@@ -21,15 +22,19 @@ IDLE_CLIENTS = 4
 """Kept open, with their connections and credentials, for the next S3 that wants the same."""
 _VARIABLES = ("AWS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "HOME", "REQUESTS_CA_BUNDLE", "MFSTORE_")
 """What besides the settings decides how botocore and we connect: variables that begin like this, in either case."""
+_VARIABLES_OF_CLOUDS = (
+    *_VARIABLES[1:], "AZURE_", "IDENTITY_", "MSI_", "GOOGLE_", "GCE_", "CLOUDSDK_", "STORAGE_", "SSL_",
+)  # fmt: skip
+"""Likewise of Azure and Google Cloud."""
 
 
 class Lease:
     """The use of a client, shared where possible, until ``release``. Not the client's owner: it may go on."""
 
-    def __init__(self, settings: ClientSettings) -> None:
+    def __init__(self, settings: ClientSettings | CloudSettings) -> None:
         self._name: tuple[Any, ...] | None = None
         self._own: BulkClient | None = None
-        if settings.external_client is not None or settings.failure_rate:
+        if isinstance(settings, ClientSettings) and (settings.external_client is not None or settings.failure_rate):
             self.client = self._own = make_client(settings)
             return
         name = _name(settings)
@@ -88,19 +93,23 @@ atexit.register(_pool.close)
 os.register_at_fork(after_in_child=_pool.renew)
 
 
-def _name(settings: ClientSettings) -> tuple[Any, ...]:
-    """Equal for clients that are alike. A Config has no equality: its repr names the one object, which the client then
-    keeps alive."""
-    variables = ((name, value) for name, value in os.environ.items() if name.upper().startswith(_VARIABLES))
+def _name(settings: ClientSettings | CloudSettings) -> tuple[Any, ...]:
+    """Equal for clients that are alike. A Config has no equality, nor has a credential: its repr names the one object,
+    which the client then keeps alive."""
+    begin = _VARIABLES if isinstance(settings, ClientSettings) else _VARIABLES_OF_CLOUDS
+    variables = ((name, value) for name, value in os.environ.items() if name.upper().startswith(begin))
     return repr(settings), tuple(sorted(variables))
 
 
-def make_client(settings: ClientSettings) -> BulkClient:
-    """A new client, the caller's to close. It caches on this host, in ``MFSTORE_CACHE``, what its configuration came
-    to. Unsupported without botocore."""
+def make_client(settings: ClientSettings | CloudSettings) -> BulkClient:
+    """A new client, the caller's to close. That of S3 caches on this host, in ``MFSTORE_CACHE``, what its configuration
+    came to. Unsupported without what it needs: botocore, or the cloud's own library for credentials."""
+    from mfstore.s3.bulk.client import BulkClient
+
+    if isinstance(settings, CloudSettings):
+        return BulkClient(settings.bucket, **settings.options)
     from mfstore.host.cache import host_cache
     from mfstore.s3.aws.configuration_cache import CachedControlPlane
-    from mfstore.s3.bulk.client import BulkClient
 
     arguments = client_arguments(settings)
     if settings.failure_rate:

@@ -184,18 +184,21 @@ def _flow(root: Root, name: str, packed: Store) -> Any:
     """A flow's datastore. Its blobs are as durable as a store's objects: something durable refers to them next."""
     from metaflow.datastore.flow_datastore import FlowDataStore
 
-    from mfstore.metaflow.hooks.storages import LocalStorage, S3Storage
+    from mfstore.metaflow.hooks.storages import BucketStorage, LocalStorage
 
     if root.remote:
         from mfstore.metaflow.hooks.marks import wait_for_marks
-        from mfstore.metaflow.stock.s3_blobs import S3Blobs
+        from mfstore.metaflow.stock.bucket_blobs import BucketBlobs
+        from mfstore.s3.datatools.places import kind_of
 
-        class _BlobsAsReached(S3Blobs):
+        class _BlobsAsReached(BucketBlobs):
             @contextmanager
             def client(self) -> Iterator[tuple[BulkClient, str]]:
                 yield root.backend.client, f"{root.url}/"
 
-        class _AsReached(S3Storage):
+        class _AsReached(BucketStorage):
+            TYPE = kind_of(root.url)
+            url = root.url
             # Metaflow's own settings may lead elsewhere than what the root was opened with.
             blobs = _BlobsAsReached(lambda: root.url, wait_for_marks)
             packed_store = packed

@@ -1,4 +1,4 @@
-"""Blobs, and other small files of flows, of a datastore root in S3."""
+"""Blobs, and other small files of flows, of a datastore root in a bucket: of S3, Azure or Google Cloud."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from mfstore.metaflow.roots.attempts import STARTED
 from mfstore.metaflow.stock.blob_storage import BlobStorage, NewBlob, StoredBlob, parsed_metadata
 from mfstore.metaflow.stock.encoding import GZIP_TRAILER_BYTES
 from mfstore.s3.bulk.items import PutItem
-from mfstore.s3.datatools.clients import Lease
-from mfstore.s3.datatools.objects import ATTRIBUTES
-from mfstore.s3.datatools.settings import ClientSettings, settings
+from mfstore.s3.datatools.objects import attributes_of
+from mfstore.s3.datatools.places import lease_at
 from mfstore.s3.datatools.uploading import attributes
 from mfstore.s3.urls import split_url
 
@@ -30,9 +29,9 @@ class WaitForMarks(Protocol):
         """Those whose URLs begin with one of ``below`` and end with ``name``. Raises what they met."""
 
 
-class S3Blobs(BlobStorage):
-    """``root`` tells the root now: Metaflow changes it while it runs. Marks that were sent before a call are answered
-    when it ends."""
+class BucketBlobs(BlobStorage):
+    """``root`` tells the URL of the root now: Metaflow changes it while it runs. Marks that were sent before a call are
+    answered when it ends."""
 
     remote = True
 
@@ -48,9 +47,10 @@ class S3Blobs(BlobStorage):
     @contextmanager
     def client(self) -> Iterator[tuple[BulkClient, str]]:
         """A client, and what paths are prefixed with."""
-        lease = Lease(ClientSettings(settings()))
+        root = self._root().rstrip("/") + "/"
+        lease = lease_at(root)
         try:
-            yield lease.client, self._root().rstrip("/") + "/"
+            yield lease.client, root
         finally:
             lease.release()
 
@@ -112,4 +112,4 @@ def _found(outcome: Outcome) -> StoredBlob | None:
 
 
 def _metadata(outcome: Outcome) -> Metadata:
-    return parsed_metadata(outcome.metadata.get(ATTRIBUTES))
+    return parsed_metadata(attributes_of(outcome.metadata))
