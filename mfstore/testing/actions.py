@@ -6,6 +6,7 @@ An action of your own is a subclass that overrides ``before``, with the request'
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -263,6 +264,23 @@ def expired_token() -> Status:
 def access_denied() -> Status:
     """403 AccessDenied."""
     return Status(403, "AccessDenied")
+
+
+def azure_error(status: int, code: str, **headers: str) -> Status:
+    """An error of Azure's Blob service: ``azure_error(503, "ServerBusy")``, ``azure_error(401,
+    "InvalidAuthenticationInfo")``."""
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Status(status, code, {"x-ms-error-code": code, "x-ms-request-id": "FAULT", **given})
+
+
+def google_error(status: int, reason: str, **headers: str) -> Status:
+    """An error of Google's JSON API: ``google_error(429, "rateLimitExceeded")``, ``google_error(401, "authError")``.
+    Of its XML API is ``Status(503, "ServiceUnavailable")``."""
+    message = "injected fault"
+    error = {"code": status, "message": message, "errors": [{"domain": "global", "reason": reason, "message": message}]}
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    fields = {"Content-Type": "application/json; charset=UTF-8", "x-guploader-uploadid": "FAULT", **given}
+    return Status(status, headers=fields, body=json.dumps({"error": error}).encode())
 
 
 # ---- the answer is damaged ---------------------------------------------------------------------------

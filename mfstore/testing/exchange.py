@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,12 +51,23 @@ def draw(*of: object) -> float:
     return int.from_bytes(hashlib.blake2b(repr(of).encode(), digest_size=7).digest(), "big") / (1 << 56)
 
 
+OWN = (
+    "uploadId=", "X-Amz-", "continuation-token=",  # S3
+    "blockid=", "marker=", "sig=", "se=", "st=", "skt=", "ske=",  # Azure
+    "upload_id=", "pageToken=", "rewriteToken=", "ifGenerationMatch=",  # Google
+)  # fmt: skip
+"""What of a query differs from run to run."""
+
+
 def identity(exchange: Exchange) -> str:
     """What makes two runs' requests the same: not the bucket, the upload's id or the signature."""
-    key = exchange.path.split("/", 2)[-1]
-    query = "&".join(
-        item
-        for item in exchange.query.split("&")
-        if not item.startswith(("uploadId=", "X-Amz-", "continuation-token="))
-    )
+    key = _below_the_bucket(exchange)
+    query = "&".join(item for item in exchange.query.split("&") if not item.startswith(OWN))
     return f"{exchange.method} {key} {query} {exchange.headers.get('range', '')}"
+
+
+def _below_the_bucket(exchange: Exchange) -> str:
+    path = re.sub("^/(?:(?:upload|download)/)?storage/v1/b/", "/", exchange.path)  # Google's JSON API
+    # An emulator of Azure has the account before the container.
+    account = "x-ms-version" in exchange.headers and exchange.headers.get("host", "")[:1].isdigit()
+    return path.split("/", 3 if account else 2)[-1]

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import re
 import socket
@@ -38,8 +39,10 @@ from mfstore.testing.actions import (
     WrongObject,
     WrongRange,
     access_denied,
+    azure_error,
     error_in_200,
     expired_token,
+    google_error,
     gzip_label,
     redirect,
     request_timeout,
@@ -190,6 +193,8 @@ def test_latency_and_bandwidth(upstream):
         (Status(429, "TooManyRequests", {"Retry-After": "-1"}), 429, "TooManyRequests", {"Retry-After": "-1"}),
         (request_timeout(), 400, "RequestTimeout", {}),
         (error_in_200(), 200, "InternalError", {}),
+        (azure_error(503, "ServerBusy", Retry_After="2"), 503, "ServerBusy", {"x-ms-error-code": "ServerBusy", "Retry-After": "2"}),
+        (google_error(429, "rateLimitExceeded"), 429, None, {"x-guploader-uploadid": "FAULT"}),
         (redirect("eu-west-1"), 301, "PermanentRedirect", {"x-amz-bucket-region": "eu-west-1"}),
         (redirect(location="https://elsewhere.invalid/b", status=307), 307, "TemporaryRedirect", {"Location": "https://elsewhere.invalid/b"}),
         (wrong_region("eu-west-1"), 400, "AuthorizationHeaderMalformed", {"x-amz-bucket-region": "eu-west-1"}),
@@ -215,6 +220,12 @@ def test_answers_in_place_of_the_server(proxy, upstream, action, status, code, h
         assert connection.getresponse().read() == DATA
     assert proxy.connections == 1
     assert (proxy.log[0].status, proxy.log[0].upstream_status) == (status, None)
+
+
+def test_an_error_of_googles_json_api(proxy):
+    proxy.faults = fault(google_error(401, "authError"))
+    error = json.loads(fetch(proxy)[2])["error"]
+    assert (error["code"], error["errors"][0]["reason"]) == (401, "authError")
 
 
 def test_an_answer_in_place_of_the_servers_own(proxy, upstream):

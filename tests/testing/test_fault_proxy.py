@@ -9,12 +9,13 @@ import time
 
 import pytest
 
-from mfstore.testing import FaultProxy
+from mfstore.testing import Exchange, FaultProxy
 from mfstore.testing.actions import (
     FlipResponse,
     Stall,
     Status,
 )
+from mfstore.testing.exchange import identity
 from tests.rigs.fault_upstream import DATA, Handler, body, connected, fault, fetch, get, raw
 
 # ---- nothing changes -------------------------------------------------------------------------
@@ -169,6 +170,31 @@ def test_which(proxy, which, hits):
 def test_a_fault_counts_what_the_ones_before_it_left(proxy):
     proxy.faults = fault(Status(500), nth=1) + fault(Status(503), nth=1)
     assert statuses(proxy, [("/b/k",)] * 3) == [500, 503, 200]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same", "headers"),
+    [
+        ("/b/k?partNumber=1&uploadId=1", "/c/k?partNumber=1&uploadId=2", True, {}),
+        ("/b/k?partNumber=1&uploadId=1", "/b/k?partNumber=2&uploadId=1", False, {}),
+        ("/storage/v1/b/b/o/k", "/storage/v1/b/c/o/k", True, {}),
+        ("/upload/storage/v1/b/b/o?upload_id=1", "/upload/storage/v1/b/c/o?upload_id=2", True, {}),
+        ("/storage/v1/b/b/o/k", "/storage/v1/b/b/o/l", False, {}),
+        (
+            "/account/b/k?comp=block&blockid=1&sig=1",
+            "/account/c/k?comp=block&blockid=2&sig=2",
+            True,
+            {"x-ms-version": "1"},
+        ),
+        ("/account/b/k", "/account/b/l", False, {"x-ms-version": "1"}),
+    ],
+)
+def test_a_seed_hits_the_same_requests_in_another_bucket(one, other, same, headers):
+    def of(target):
+        path, _, query = target.partition("?")
+        return identity(Exchange("PUT", path, query, {"host": "127.0.0.1", **headers}, 1, 1, 0.0))
+
+    assert (of(one) == of(other)) == same
 
 
 def test_the_same_seed_hits_the_same_requests_in_any_order_and_bucket(upstream):
