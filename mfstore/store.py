@@ -805,7 +805,7 @@ class Store:
 
         Args:
             key: A key, or another name, as of ``get``; or the view of a part (``store.view(key)["weights"]``).
-            path: The file, whose directory must exist; or an object of S3 (``s3://bucket/key``), which is reached as
+            path: The file, whose directory must exist; or an object (``s3://bucket/key``, …), which is reached as
                 the store is, if that lies in S3. It is written to a temporary file first. Of a model that came in
                 several files, ``….safetensors.index.json`` writes these again, the index last.
             format: "pickle", "npy", "npz", "parquet", "safetensors", "csv", "json", "text" or "bytes". None: as the
@@ -857,14 +857,15 @@ class Store:
                 credentials (of a role) ends with these; an MfstoreWarning says so where they tell when.
 
         Raises:
-            Unsupported: it is a key; or a bucket whose URLs last five minutes (S3 Express).
+            Unsupported: it is a key; in another cloud; or in a bucket whose URLs last five minutes (S3 Express).
             NotFound: there is no such object, or nothing of this name.
             InvalidKey: it lasts longer than seven days, or the URL names no object.
             AccessDenied: the object may not be looked at, or there are no credentials.
         """
         from mfstore.exporting.presigning import no_object, presign
+        from mfstore.s3.urls import names_object
 
-        if not url.startswith("s3://"):
+        if not names_object(url):
             raise no_object(self.view(url), url)
         return presign(self.backend, url, expires)
 

@@ -24,7 +24,8 @@ from mfstore.exporting.formats import (
     node_of,
     unfit,
 )
-from mfstore.exporting.targets import Write, require_new, require_place, to_file, to_s3
+from mfstore.exporting.targets import Write, require_new, require_place, to_bucket, to_file
+from mfstore.s3.urls import names_object
 from mfstore.safetensors.shards import is_index
 
 if TYPE_CHECKING:
@@ -39,15 +40,15 @@ def export(
     backend: Backend, view: View, place: str, format: str | None, *,  # noqa: A002
     overwrite: bool, metadata: Mapping[str, str] | None, stored: PickleOf,
 ) -> None:  # fmt: skip
-    """Write what a view is of to a file or an object of S3."""
+    """Write what a view is of to a file or an object of a bucket."""
     require_place(place)
     called = chosen(view, place, format)
     if metadata is not None and called != SAFETENSORS:
         raise WrongArgument("metadata are of safetensors alone", hint="format='safetensors', or a path that ends so")
 
     def put(where: str, write: Write) -> None:
-        if where.startswith("s3://"):
-            to_s3(where, overwrite, write, backend)
+        if names_object(where):
+            to_bucket(where, overwrite, write, backend)
         else:
             to_file(where, overwrite, write)
 

@@ -11,7 +11,7 @@ from mfstore import durations
 from mfstore.errors import InvalidKey, MfstoreWarning, Unsupported
 from mfstore.exporting.formats import SUFFIXES, fitting
 from mfstore.exporting.targets import client_beside
-from mfstore.s3.urls import is_directory_bucket, split_url
+from mfstore.s3.urls import Bucket, is_directory_bucket, split_url
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -25,6 +25,11 @@ def presign(backend: Backend, url: str, expires: float | str | timedelta) -> str
     """The URL of an object, which is looked for first."""
     seconds = _seconds(expires)
     bucket, key = split_url(url)
+    if isinstance(bucket, Bucket):
+        raise Unsupported(
+            "only objects of S3 are presigned", found=url,
+            hint="az storage blob generate-sas and gcloud storage sign-url make such URLs",
+        )  # fmt: skip
     if not key:
         raise InvalidKey("a URL is presigned of one object", found=url)
     if is_directory_bucket(bucket):

@@ -1,4 +1,5 @@
-"""Where an export goes: a file, or an object in S3. It is there whole or not at all, and replaces nothing unasked."""
+"""Where an export goes: a file, or an object in a bucket. It is there whole or not at all, and replaces nothing
+unasked."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from mfstore.errors import Conflict, InvalidKey, MfstoreError, NotFound, OutOfSpace, Refused, Unsupported
 from mfstore.host.file_systems import NO_ROOM
 from mfstore.loading.files import regular_target
-from mfstore.s3.urls import split_url
+from mfstore.s3.urls import SCHEMES, names_object, scheme_of, split_url
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
@@ -31,23 +32,25 @@ Write = Callable[[Path], object]
 
 
 def require_place(place: str) -> None:
-    """InvalidKey for what names neither a file nor an object of S3."""
-    if place.startswith("s3://"):
+    """InvalidKey for what names neither a file nor an object."""
+    if names_object(place):
         key = split_url(place)[1]
         if not key or key.endswith("/"):
             hint = f"{place.rstrip('/')}/name.parquet"
             raise InvalidKey("an export needs the name of an object", found=place, hint=hint)
     elif "://" in place:
-        raise InvalidKey("exports go to a file, or to s3://bucket/key", found=place)
+        raise InvalidKey(
+            "exports go to a file, or to s3://bucket/key, az://container/key, gs://bucket/key", found=place
+        )
     elif place.endswith("/"):
         raise InvalidKey("an export needs the name of a file", found=place, hint=f"{place.rstrip('/')}/name.parquet")
-    elif place.startswith("s3:/"):
+    elif place.partition(":/")[0] in SCHEMES:
         raise InvalidKey("a Path drops a slash of a URL", found=place, hint="Give s3://bucket/key as a str")
 
 
 def require_new(place: str, backend: Backend) -> None:
     """Refused if there is such a file, or object; what ``regular_target`` raises for what cannot be one."""
-    if not place.startswith("s3://"):
+    if not names_object(place):
         regular_target(place)
         if os.path.lexists(place):
             raise Refused("there is such a file", found=place, hint=_HINT)
@@ -96,7 +99,7 @@ def _linked(temporary: Path, target: Path) -> bool:
     return True
 
 
-def to_s3(url: str, overwrite: bool, write: Write, backend: Backend) -> None:
+def to_bucket(url: str, overwrite: bool, write: Write, backend: Backend) -> None:
     """Have ``write`` write a temporary file, and store that under the URL. Refused if there is such an object."""
     from mfstore.s3.bulk.items import PutItem
 
@@ -115,11 +118,11 @@ def to_s3(url: str, overwrite: bool, write: Write, backend: Backend) -> None:
 
 @contextmanager
 def client_beside(backend: Backend, bucket: str) -> Iterator[BulkClient]:
-    """A client for a bucket, which reaches S3 as the store does, if that lies there; else as it is found."""
-    if backend.url.startswith("s3://"):
-        from mfstore.backends.s3.backend import S3Backend
+    """A client for a bucket, which reaches the service as the store does, if that lies there; else as it is found."""
+    if names_object(backend.url):
+        from mfstore.backends.buckets import BucketBackend
 
-        if isinstance(backend, S3Backend):
+        if isinstance(backend, BucketBackend) and scheme_of(backend.bucket) == scheme_of(bucket):
             # Its connections are the store's, and stay open.
             yield backend.client.beside(bucket, MEMORY)
             return

@@ -6,9 +6,12 @@ import re
 
 from mfstore.backends import file_path
 from mfstore.records import NamedTuple
+from mfstore.s3.urls import SCHEMES
 
-PROTOCOLS = ("mfstore", "mfstore+s3")
-"""The first names a store by its path or URL, the second one in a bucket."""
+IN_BUCKETS = {f"mfstore+{scheme}": f"{scheme}://" for scheme in SCHEMES}
+"""What names a store in a bucket, and how its URL begins."""
+PROTOCOLS = ("mfstore", *IN_BUCKETS)
+"""The first names a store by its path or URL."""
 _WITHIN = re.compile("(.*?)!(?:/+(.*))?")
 """A store, and behind ``!/`` what is in it. An exclamation mark elsewhere is one of a name."""
 
@@ -37,12 +40,15 @@ def parse(url: str) -> Place:
         store, path = rest, ""
     else:
         return Place(None, rest.strip("/"))
-    return Place(f"s3://{store}" if scheme == "mfstore+s3" else store, path.strip("/"))
+    return Place(IN_BUCKETS.get(scheme, "") + store, path.strip("/"))
 
 
 def of_path(store: str, path: str) -> str:
     """The URL of a path in the store with this absolute path or URL."""
-    scheme, rest = ("mfstore+s3", store[5:]) if store.startswith("s3://") else ("mfstore", store)
+    before, separator, rest = store.partition("://")
+    scheme = f"mfstore+{before}" if separator and before in SCHEMES else "mfstore"
+    if scheme == "mfstore":
+        rest = store
     if rest.startswith("file://"):
         rest = file_path(rest)
     return f"{scheme}://{rest.rstrip('/')}!/{path.strip('/')}"

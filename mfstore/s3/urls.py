@@ -47,13 +47,18 @@ def is_url(text: str, bucket: str | None) -> bool:
     """Whether a client of ``bucket`` takes ``text`` for a URL, and not for a key."""
     if bucket is None or not isinstance(bucket, Bucket):
         return text.startswith("s3://")
-    scheme, separator, _ = text.partition("://")
-    return bool(separator) and scheme in SCHEMES
+    return names_object(text)
 
 
 def bucket_of(place: str) -> str:
     """The bucket that its name or a URL means."""
-    return split_url(place)[0] if place.partition("://")[0] in SCHEMES else place
+    return split_url(place)[0] if names_object(place) else place
+
+
+def names_object(text: str) -> bool:
+    """Whether a path or URL is a URL of what lies in a bucket."""
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and scheme in SCHEMES
 
 
 def split_url(url: str) -> tuple[str, str]:

@@ -208,7 +208,8 @@ static void room_for(const struct mf_xfer *xfer, const char *proxy, size_t *head
     }
     /* 2048: method, version, names and values that are ours: ranges, checksums, dates, Authorization without names */
     n += 2048 + names + strlen(route->method) + strlen(route->origin) + route->path.n + 3 * xfer->key.n;
-    n += route->query.n + 3 * xfer->upload.n + strlen(route->host) + strlen(route->match_header) + xfer->if_match.n + (proxy ? strlen(proxy) : 0);
+    n += route->query.n + 3 * xfer->upload.n + strlen(route->host) + strlen(route->match_header) + xfer->if_match.n;
+    n += proxy ? strlen(proxy) : 0;
     if (xfer->creds)
         n += 2 * xfer->creds->access_key.n + xfer->creds->token.n;
     *head = (n + 15) & ~(size_t) 15; /* what follows is aligned */

@@ -288,7 +288,7 @@ def test_what_nothing_says(store, exported, tmp_path):
         store.export("models/nobody", tmp_path / "a.pkl")
     with pytest.raises(FileNotFoundError):
         exported(LARGE, "nowhere/a.npy")
-    for place in ("gs://bucket/a.npy", Path("s3://bucket/a.npy"), "s3://bucket"):
+    for place in ("ftp://host/a.npy", "gs://bucket", Path("s3://bucket/a.npy"), "s3://bucket"):
         with pytest.raises(InvalidKey):
             store.export(store.put(LARGE), place)
     with pytest.raises(WrongArgument, match="safetensors alone"):
