@@ -98,6 +98,23 @@ def test_a_wrong_key_and_none_are_refused(azurite, container):
         assert answer.status in (401, 403)
 
 
+def test_a_shared_access_signature_gives_what_it_names(azurite, container):
+    def ask(permissions, method, blob, body=b"", **sas):
+        headers = {**BLOB, "Authorization": ""}
+        query = azurite.sas(permissions, **sas)
+        return code(azurite.request(method, f"{container}/{blob}", query, headers, body))
+
+    refused = (403, "AuthorizationPermissionMismatch")
+    assert ask("c", "PUT", "k", b"data") == (201, None)
+    assert ask("c", "PUT", "k", b"other") == refused
+    assert [ask("r", method, "k") for method in ("GET", "PUT", "DELETE")] == [(200, None), refused, refused]
+    assert [ask(permissions, "HEAD", "none") for permissions in "rw"] == [(404, "BlobNotFound"), refused]
+    assert ask("r", "GET", "k", seconds=-60)[0] == 403
+    assert [ask(permissions, method, "k") for permissions, method in (("w", "PUT"), ("d", "DELETE"))] == [
+        (201, None), (202, None),
+    ]  # fmt: skip
+
+
 def test_https_takes_keys_and_tokens(azurite_tls):
     server = azurite_tls
     blob = f"{server.new_container()}/k"
