@@ -58,7 +58,8 @@ def _named_place(path: str, url: str) -> str:
     if not separator:
         if not Path(os.path.expanduser(url)).is_absolute():  # noqa: PTH111
             raise InvalidKey(
-                f"{path}: {PLACE}.{url!r} is no place", hint="s3://bucket/prefix, or a directory by its whole path"
+                f"{path}: {PLACE}.{url!r} is no place",
+                hint="s3://bucket/prefix, az://container/prefix, gs://bucket/prefix, or a directory by its whole path",
             )
     elif scheme == "file" and not rest.removeprefix("localhost").startswith("/"):
         raise InvalidKey(f"{path}: {PLACE}.{url!r} is no place", hint="A file URL is file:///absolute/path")

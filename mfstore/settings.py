@@ -37,7 +37,9 @@ VARIABLES: Mapping[str, type | tuple[type, ...]] = {
 """What is read from the environment, and its type in a configuration file, where ``MFSTORE_THREADS`` is ``threads``."""
 STORE = "store"
 """The key of a configuration file that is ``MFSTORE_STORE`` in the environment: the store of the command line."""
-OF_PLACES: Mapping[str, type] = {"endpoint_url": str, "region": str, "profile": str, "single_writer": bool}
+OF_PLACES: Mapping[str, type] = {
+    "endpoint_url": str, "region": str, "profile": str, "single_writer": bool, "account": str,
+}  # fmt: skip
 """What a configuration file says of a place alone."""
 
 
@@ -410,7 +412,7 @@ def resolve_metaflow(
 
 
 class PlaceKnobs(NamedTuple):
-    """What a configuration file says of one place in S3 alone."""
+    """What a configuration file says of one place in S3, Azure or Google Cloud alone."""
 
     endpoint_url: str | None = None
     region: str | None = None
@@ -418,11 +420,16 @@ class PlaceKnobs(NamedTuple):
     """Of AWS's configuration."""
     single_writer: bool = False
     """No two processes ever write there at the same time, so that a service without conditional writes will do."""
+    account: str | None = None
+    """Of Azure."""
 
-    @property
-    def options(self) -> dict[str, str]:
-        """How it is reached, as arguments of boto3's ``client``."""
-        named = {"endpoint_url": self.endpoint_url, "region_name": self.region, "profile_name": self.profile}
+    def options(self, scheme: str) -> dict[str, str]:
+        """How it is reached: in S3 as arguments of boto3's ``client``, elsewhere as those of a client of that cloud."""
+        named = {"endpoint_url": self.endpoint_url}
+        if scheme == "s3":
+            named |= {"region_name": self.region, "profile_name": self.profile}
+        elif scheme != "gs":
+            named["account_name"] = self.account
         return {name: value for name, value in named.items() if value}
 
 

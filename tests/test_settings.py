@@ -273,6 +273,25 @@ def test_settings_of_a_place_reach_what_works_there(configured, tmp_path):
     assert settings.telemetry(str(tmp_path)) and not settings.telemetry("s3://slow")
 
 
+def test_what_a_file_says_of_places_in_other_clouds(configured):
+    """What is S3's alone is not handed to them."""
+    configured("""
+        encryption = "AES256"
+        s3_engine = "aiobotocore"
+        s3_concurrency = 3
+        [place."az://container"]
+        endpoint_url = "http://127.0.0.1:10000/account"
+        account = "account"
+        [place."gs://bucket/team"]
+        endpoint_url = "http://127.0.0.1:4443"
+    """)
+    reached = {"endpoint_url": "http://127.0.0.1:10000/account", "account_name": "account", "concurrency": 3}
+    assert said_of("az://container/x", {}) == reached
+    assert said_of("az://container/x", {"account_name": "other"}) == {**reached, "account_name": "other"}
+    assert said_of("gs://bucket/team/x", {}) == {"endpoint_url": "http://127.0.0.1:4443", "concurrency": 3}
+    assert said_of("gs://bucket", {"concurrency": 9}) == {"concurrency": 9}
+
+
 def test_metaflow_reaches_its_root_as_the_file_says(configured, monkeypatch):
     from mfstore.s3.datatools.settings import settings as of_metaflow
 

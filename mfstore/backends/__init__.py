@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Backend", "Batch", "Capabilities", "ObjectInfo", "open_backend"]
 
 GROUP = "mfstore.backends"
+BUILT_IN = "Built in: a path, file://, memory://, s3://, az://, abfss:// and gs://"
 
 
 def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
@@ -54,7 +55,7 @@ def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
         if not isinstance(backend, Backend):
             raise Unsupported(f"the backend for {scheme}:// is not an mfstore Backend", found=type(backend).__name__)
         return backend
-    raise Unsupported(f"no backend for {scheme}:// is installed", hint="Built in: a path, file://, memory:// and s3://")
+    raise Unsupported(f"no backend for {scheme}:// is installed", hint=BUILT_IN)
 
 
 def bucket_backend(url: str) -> type[BucketBackend]:
@@ -72,13 +73,19 @@ _IN_BUCKETS = {
 
 
 def said_of(url: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """``given``, options of a backend in S3, with what a configuration file says of the place besides."""
+    """``given``, options of a backend in S3, Azure or Google Cloud, with what a configuration file says of the place
+    besides."""
+    scheme = url.partition("://")[0]
+    place = resolve_place(url)
+    if scheme != "s3":
+        concurrency = resolve_s3(None, given.get("concurrency"), place=url).concurrency
+        limited = {} if concurrency is None else {"concurrency": concurrency}
+        return {**place.options(scheme), **limited, **given}
     algorithm, key, one = map(given.get, EncryptionKnobs._fields)
     encryption = resolve_encryption(algorithm, key, one, url)
-    place = resolve_place(url)
     found: dict[str, Any] = {"single_writer": place.single_writer}
     if "session" not in given and "client" not in given:
-        found.update(place.options)
+        found.update(place.options(scheme))
     s3 = resolve_s3(given.get("engine"), given.get("concurrency"), place=url)
     transfers = {
         "engine": s3.engine, "concurrency": s3.concurrency,

@@ -42,7 +42,7 @@ class _Profile(click.Choice):  # type: ignore[type-arg,unused-ignore]  # generic
 @click.command(cls=Command)
 @click.option(
     "--metaflow", metavar="ROOT", required=True,
-    help="A datastore root of Metaflow: the directory or s3:// prefix the flows lie in.",
+    help="A datastore root of Metaflow: the directory or prefix (s3://, …) the flows lie in.",
 )  # fmt: skip
 @click.option(
     "--to",

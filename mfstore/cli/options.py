@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -84,7 +84,7 @@ store_option = click.option(
 )  # fmt: skip
 cache_option = click.option(
     "--cache", metavar="DIR",
-    help="Keep what is read in S3 in this directory, and do not read it there again. [env: MFSTORE_CACHE]",
+    help="Keep what is read in a cloud in this directory, and do not read it there again. [env: MFSTORE_CACHE]",
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 where_option = click.option(
@@ -94,7 +94,7 @@ where_option = click.option(
 metaflow_option = click.option(
     "--metaflow",
     metavar="ROOT",
-    help="Instead of a store, a datastore root of stock Metaflow: the directory or s3:// prefix the flows lie in.",
+    help="Instead of a store, a datastore root of stock Metaflow: the directory or prefix (s3://, …) the flows lie in.",
 )
 
 
@@ -115,54 +115,71 @@ def given(url: str | None) -> str:
     return url
 
 
-IN_S3 = "Of places in S3"
+REMOTE = "Of places in S3, Azure and Google Cloud"
 
 
 class Connection(NamedTuple):
-    """How a place in S3 is reached, and how what is written there is encrypted, as far as options say it."""
+    """How a place in S3, Azure or Google Cloud is reached, and how what is written there is encrypted, as far as
+    options say it."""
 
     endpoint_url: str | None = None
     region: str | None = None
     aws_profile: str | None = None
     encryption: str | None = None
     kms_key: str | None = None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What was given, as arguments of ``mfstore.open``, ``BulkClient`` and ``Root``."""
-        named = {
-            "endpoint_url": self.endpoint_url, "region_name": self.region, "profile_name": self.aws_profile,
-            "encryption": self.encryption, "kms_key": self.kms_key,
-        }  # fmt: skip
-        return {name: value for name, value in named.items() if value is not None}
+    account: str | None = None
 
     def options_for(self, url: str) -> dict[str, Any]:
-        """The same for a place. Wrong usage where it is a directory, which has nothing of this."""
+        """What was given, as arguments of ``mfstore.open``, ``BulkClient`` and ``Root`` for a place. Wrong usage for an
+        option that the place has nothing of: a directory, or another service than the one that it is about."""
         scheme, separator, _ = url.partition("://")
-        if self.options and (not separator or scheme in ("file", "memory")):
-            given = [f"--{name.replace('_', '-')}" for name, value in self._asdict().items() if value is not None]
-            raise click.UsageError(f"{', '.join(given)}: only for places in S3, and this is {url}")
-        return self.options
+        named = _ARGUMENTS.get(scheme if separator else "")
+        given = {name: value for name, value in self._asdict().items() if value is not None}
+        if named is None:  # of a package that offers the scheme
+            named = _ARGUMENTS["s3"]
+        if wrong := [name for name in given if name not in named]:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
+            where = " or ".join(dict.fromkeys(word for name in wrong for word in _OF[name]))
+            raise click.UsageError(f"{options}: only for places in {where}, and this is {url}")
+        return {named[name]: value for name, value in given.items()}
+
+
+_OF = {
+    "endpoint_url": ("S3", "Azure", "Google Cloud"), "region": ("S3",), "aws_profile": ("S3",), "encryption": ("S3",),
+    "kms_key": ("S3",), "account": ("Azure",),
+}  # fmt: skip
+"""Which services an option is about."""
+_OF_S3 = {
+    "endpoint_url": "endpoint_url", "region": "region_name", "aws_profile": "profile_name",
+    "encryption": "encryption", "kms_key": "kms_key",
+}  # fmt: skip
+_OF_AZURE = {"endpoint_url": "endpoint_url", "account": "account_name"}
+_ARGUMENTS: Mapping[str, Mapping[str, str]] = {
+    "": {}, "file": {}, "memory": {}, "s3": _OF_S3, "az": _OF_AZURE, "abfss": _OF_AZURE,
+    "gs": {"endpoint_url": "endpoint_url"},
+}  # fmt: skip
+"""By scheme (none: a path): the options that there are, and the arguments that they are."""
 
 
 def connection_options(*, writes: bool = False, profile: bool = True) -> Callable[[Callable[..., Any]], Any]:
-    """The options that say how a place in S3 is reached: every command that opens a place has them, and is given them
-    as ``connection``. ``writes``: also how what it writes is encrypted. ``profile``: whether --profile is the one of
-    AWS, and not something of the command's own; --aws-profile always is.
+    """The options that say how a place in S3, Azure or Google Cloud is reached: every command that opens a place has
+    them, and is given them as ``connection``. ``writes``: also how what it writes is encrypted. ``profile``: whether
+    --profile is the one of AWS, and not something of the command's own; --aws-profile always is.
     """
     named = ("--profile", "--aws-profile") if profile else ("--aws-profile",)
     options = [
-        _in_s3("--endpoint-url", metavar="URL", help="Where the service is; else found as boto3 finds it."),
-        _in_s3("--region", metavar="NAME", help="Likewise."),
-        _in_s3(*named, "aws_profile", metavar="NAME", help="A profile of AWS's configuration; likewise."),
+        _remote("--endpoint-url", metavar="URL", help="Where the service is; else found as its own tools find it."),
+        _remote("--region", metavar="NAME", help="S3: the region; likewise."),
+        _remote(*named, "aws_profile", metavar="NAME", help="S3: a profile of AWS's configuration; likewise."),
+        _remote("--account", metavar="NAME", help="Azure: the storage account. [env: AZURE_STORAGE_ACCOUNT]"),
     ]
     if writes:
         options += [
-            _in_s3(
+            _remote(
                 "--encryption", type=click.Choice(ENCRYPTIONS),
-                help="How what is written is encrypted; else as the bucket says.",
+                help="S3: how what is written is encrypted; else as the bucket says.",
             ),
-            _in_s3("--kms-key", metavar="ID", help="The key of KMS it is encrypted with; alone it means aws:kms."),
+            _remote("--kms-key", metavar="ID", help="S3: the key of KMS it is encrypted with; alone it means aws:kms."),
         ]  # fmt: skip
 
     def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -184,5 +201,5 @@ def connection_of(given: dict[str, Any]) -> Connection:
     return Connection(**{name: given[name] for name in Connection._fields if name in given})
 
 
-def _in_s3(*names: str, **more: Any) -> Callable[[Any], Any]:
-    return click.option(*names, cls=SectionOption, section=IN_S3, **more)
+def _remote(*names: str, **more: Any) -> Callable[[Any], Any]:
+    return click.option(*names, cls=SectionOption, section=REMOTE, **more)

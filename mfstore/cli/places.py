@@ -41,6 +41,8 @@ def bulk_client(url: str, connection: Connection, *, attempts: int) -> BulkClien
     from mfstore.s3.bulk.client import BulkClient
     from mfstore.s3.urls import split_url
 
-    options = said_of(url, connection.options)
-    del options["single_writer"]
-    return BulkClient(split_url(url)[0], attempts=attempts, **options)
+    options = said_of(url, connection.options_for(url))
+    options.pop("single_writer", None)
+    # Elsewhere than in S3 what stands before the first slash may name more than the bucket: an account.
+    bucket = split_url(url)[0] if url.startswith("s3://") else url[: (url + "/").index("/", url.index("://") + 3)]
+    return BulkClient(bucket, attempts=attempts, **options)

@@ -5,7 +5,7 @@ import pytest
 
 from mfstore.cli import main
 from mfstore.cli.exits import exits_of
-from mfstore.cli.options import Connection
+from mfstore.cli.options import REMOTE, Connection
 from tests.rigs.command_line import mfstore
 
 NO_PLACE = {"cache", "demo"}
@@ -15,7 +15,7 @@ READING = {
     "presign",
 }  # fmt: skip
 """Commands that write nothing."""
-REACHED = {"endpoint_url", "region", "aws_profile"}
+REACHED = {"endpoint_url", "region", "aws_profile", "account"}
 ENCRYPTED = {"encryption", "kms_key"}
 
 
@@ -42,7 +42,7 @@ def test_every_command_that_opens_a_place_says_how_it_is_reached(name):
     if wanted:
         assert found["endpoint_url"].opts == ["--endpoint-url"]
         assert found["aws_profile"].opts == ["--profile"] * (name != "bench") + ["--aws-profile"]
-        assert all(found[one].section == "Of places in S3" for one in wanted)
+        assert all(found[one].section == REMOTE for one in wanted)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -74,6 +74,33 @@ def test_a_directory_has_nothing_of_s3(tmp_path):
             done.stderr.split()
         )
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("url", "given", "wanted"),
+    [
+        ("s3://b/x", {"endpoint_url": "u", "aws_profile": "p"}, {"endpoint_url": "u", "profile_name": "p"}),
+        ("az://c/x", {"endpoint_url": "u", "account": "a"}, {"endpoint_url": "u", "account_name": "a"}),
+        ("abfss://c@a.dfs.core.windows.net/x", {"endpoint_url": "u"}, {"endpoint_url": "u"}),
+        ("gs://b/x", {"endpoint_url": "u"}, {"endpoint_url": "u"}),
+        (
+            "az://c/x",
+            {"region": "r", "kms_key": "k"},
+            "--region, --kms-key: only for places in S3, and this is az://c/x",
+        ),
+        ("gs://b/x", {"account": "a", "region": "r"}, "only for places in S3 or Azure, and this is gs://b/x"),
+        ("s3://b/x", {"account": "a"}, "--account: only for places in Azure"),
+        ("/a/directory", {"endpoint_url": "u"}, "--endpoint-url: only for places in S3 or Azure or Google Cloud"),
+        ("memory://x", {"aws_profile": "p"}, "--aws-profile: only for places in S3"),
+    ],
+)
+def test_an_option_is_of_the_services_that_have_it(url, given, wanted):
+    if isinstance(wanted, dict):
+        assert Connection(**given).options_for(url) == wanted
+    else:
+        with pytest.raises(click.UsageError) as caught:
+            Connection(**given).options_for(url)
+        assert wanted in caught.value.message
 
 
 def test_what_the_group_was_told_its_commands_know(tmp_path):

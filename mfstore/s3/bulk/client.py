@@ -300,7 +300,7 @@ class BulkClient:
     ) -> None:  # fmt: skip
         scheme = "s3" if bucket is None else scheme_of(bucket_of(bucket))
         if bucket is not None and session is None and client is None:
-            said = resolve_place(_place(bucket)).options
+            said = resolve_place(_place(bucket)).options(scheme)
             of_place = said.pop("endpoint_url", None)
             endpoint_url, client_options = endpoint_url or of_place, {**said, **client_options}
         asked = {"encryption": encryption or None, "kms_key": kms_key or None, "bucket_key": bucket_key}

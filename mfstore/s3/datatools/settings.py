@@ -128,7 +128,7 @@ def settings(place: str | None = None) -> Settings:
         params["verify"] = source.get("S3_VERIFY_CERTIFICATE")
     provider = source.get("DEFAULT_AWS_CLIENT_PROVIDER") != "boto3" or bool(source.get("AWS_SANDBOX_ENABLED"))
     if place and not provider:
-        params = {**resolve_place(place).options, **params}
+        params = {**resolve_place(place).options("s3"), **params}
     workers = _whole("S3_WORKER_COUNT", source.get("S3_WORKER_COUNT"))
     retries = [_whole(name, source.get(name)) for name in ("S3_RETRY_COUNT", "S3_TRANSIENT_RETRY_COUNT")]
     return Settings(
