@@ -45,6 +45,11 @@ def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
 
         # What waits to be decoded is the store's; what has arrived and waits for that is the client's: a quarter each.
         return S3Backend(url, expire_days=knobs.expire_days, **{"memory": knobs.memory // 4, **said_of(url, options)})
+    if scheme in ("az", "abfss"):
+        with IMPORTING:
+            from mfstore.backends.azure import AzureBackend
+
+        return AzureBackend(url, expire_days=knobs.expire_days, **{"memory": knobs.memory // 4, **options})
     from importlib.metadata import entry_points
 
     found = entry_points(group=GROUP, name=scheme)

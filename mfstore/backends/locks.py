@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mfstore.backends.base import ObjectLock
     from mfstore.errors import MfstoreError
 
-_WORDS = re.compile(r"object.?lock|retention|legal.?hold|\bworm\b", re.IGNORECASE)
+_WORDS = re.compile(r"object.?lock|retention|legal.?hold|\bworm\b|\blease\b|\bsnapshots\b", re.IGNORECASE)
 """S3 refuses with "Access Denied because object protected by object lock", radosgw with "forbidden by object lock"."""
 
 

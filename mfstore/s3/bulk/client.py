@@ -727,7 +727,7 @@ class BulkClient:
 
     def __reduce__(self) -> tuple[Any, ...]:
         connection = self.options.connection
-        if connection.session is not None or connection.client is not None:
+        if self.service is S3 and (connection.session is not None or connection.client is not None):
             raise TypeError(
                 "a BulkClient made from a session or client does not pickle: describe it by profile, region and so on"
             )

@@ -29,6 +29,10 @@ def settings_of(scheme: str, url: str | None, arguments: dict[str, Any]) -> Any:
             raise Unsupported(
                 f"{name} is for S3", found=url, hint="Leave it out: the account or bucket decides it here"
             )
+    if scheme == "az":
+        from mfstore.azure.settings import AzureSettings
+
+        return AzureSettings.given(url=url, **arguments)
     raise Unsupported(f"no client for {scheme}:// is built in", found=url)
 
 
@@ -36,4 +40,8 @@ def control_plane(scheme: str, settings: Any) -> ControlPlane:
     """What knows the requests of a service."""
     if scheme == "s3":
         return BotocoreControlPlane(settings)
+    if scheme == "az":
+        from mfstore.azure.control import AzureControlPlane
+
+        return AzureControlPlane(settings)
     raise Unsupported(f"no client for {scheme}:// is built in")

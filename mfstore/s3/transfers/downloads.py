@@ -23,11 +23,12 @@ from mfstore.s3.transfers.jobs import (
     Try,
     etag_of,
     from_service,
+    length_of,
     refuse_page,
     renewed,
 )
 from mfstore.s3.transfers.outcomes import Outcome
-from mfstore.s3.urls import bucket_url
+from mfstore.s3.urls import bucket_url, knows_suffixes
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
@@ -98,7 +99,7 @@ class GetJob(Job):
 
     __slots__ = (
         "_checked", "_destination", "_first", "_headers", "_length", "_memory", "_pieces",
-        "_resumed", "_start", "_streamed", "_undivided", "_view", "largest", "stop",
+        "_resumed", "_start", "_streamed", "_suffix", "_undivided", "_view", "largest", "stop",
         "target", "verified", "verify",
     )  # fmt: skip
 
@@ -109,6 +110,8 @@ class GetJob(Job):
     ) -> None:  # fmt: skip
         super().__init__(index, item, bucket, key, options)
         self._start = start
+        self._suffix = start if start is not None and start < 0 and not knows_suffixes(bucket) else None
+        """What is wanted from the end, where the service has to be asked first where that is."""
         self.stop = stop
         self.verify = verify
         self.verified = 0
@@ -137,7 +140,23 @@ class GetJob(Job):
                 return self._continue(partial)
         if self.target is not None:
             return self._begin_into(self.target)
+        if self._suffix is not None:
+            return (Call("HeadObject", self.bucket, self.key, self.options, tag=Try(self)),)
         return (Call("GetObject", self.bucket, self.key, self.options, None, self._start, self.stop, tag=Try(self)),)
+
+    def _sized(self, reply: Reply) -> Sequence[Call]:
+        """Where the end is: ask for what is wanted before it."""
+        assert self._suffix is not None
+        length = length_of(reply)
+        if not length:
+            raise InvalidRange("the object has no such bytes", found="an object of 0 bytes", hint=SIZE_HINT)
+        self._headers, self._start = reply.headers, max(0, length + self._suffix)
+        return (
+            Call(
+                "GetObject", self.bucket, self.key, self.options, None, self._start, None, reply.headers.get("etag"),
+                tag=Try(self),
+            ),
+        )  # fmt: skip
 
     def _begin_into(self, target: memoryview) -> Sequence[Call]:
         """The place and the length are known: ask for the pieces at once."""
@@ -185,7 +204,7 @@ class GetJob(Job):
     def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         piece = call.tag.part
         if piece is None:
-            return self._whole(reply)
+            return self._sized(reply) if call.operation == "HeadObject" else self._whole(reply)
         self._same_version(reply)
         self._land(call, piece, reply)
         if self._streamed:
@@ -495,6 +514,8 @@ class GetJob(Job):
     def forget(self) -> None:
         self._pieces = self._headers = self._resumed = None
         self._streamed = False
+        if self._suffix is not None:
+            self._start = self._suffix
         if self.target is None:
             self._memory = self._view = None
         if self._destination is not None:

@@ -1,0 +1,284 @@
+"""From a call, by S3's names, to the request of Azure's Blob service that does it. Pure.
+
+Put Blob, Put Block, Put Block List, Get Blob and so on: https://learn.microsoft.com/rest/api/storageservices.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+from xml.sax.saxutils import escape
+
+from mfstore.azure.credentials import Authorization
+from mfstore.azure.settings import Account
+from mfstore.azure.urls import check_key
+from mfstore.errors import InvalidKey, Unsupported
+from mfstore.s3.aws.routes import BOTOCORE, KEYS, Route, SignedRequest
+from mfstore.s3.calls import Call, Options
+
+VERSION = "2026-02-06"
+"""Of the protocol (x-ms-version). The first in which a listing may begin in the middle (startFrom)."""
+SHARED = ("GetObject", "HeadObject")
+"""Operations whose requests have nothing of their own but the key, a range and an etag."""
+LISTED = 5000
+"""Blobs on a page, at most. Who asks for a thousand, S3's most, means as many as there may be."""
+PROPERTIES = {
+    "CacheControl": "x-ms-blob-cache-control",
+    "ContentDisposition": "x-ms-blob-content-disposition",
+    "ContentEncoding": "x-ms-blob-content-encoding",
+    "ContentLanguage": "x-ms-blob-content-language",
+    "ContentType": "x-ms-blob-content-type",
+}
+TIERS = ("Hot", "Cool", "Cold", "Archive")
+OTHERS = ("StorageClass", "MetadataDirective", "TaggingDirective")
+WRITES = ("PutObject", "CompleteMultipartUpload", "CopyObject")
+"""What makes a blob, and may say something of it."""
+CONFIGURATIONS = {
+    "GetBucketLifecycleConfiguration": "the lifecycle rules of an account are not told to those who read its data",
+    "GetObjectLockConfiguration": "the immutability policy of a container is not told to those who read its data",
+    "GetObjectTagging": "tags of blobs are not served",
+    "GetObjectRetention": "a blob tells its retention when it is asked for its properties",
+    "DeleteObjects": "each blob is deleted by a request of its own",
+}
+WRITE_ID = "mfstore-write"
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def shared_route(operation: str, options: Options, container: str, account: Account, who: Authorization) -> Route:
+    """What all requests of GetObject or HeadObject have in common."""
+    check_options(operation, options)
+    headers = tuple(sorted((("x-ms-version", VERSION), *who.headers)))
+    method = "GET" if operation == "GetObject" else "HEAD"
+    path = f"{account.root}/{quote(container, safe='$')}/"
+    return Route(method, account.origin, path, who.query, headers, "", "", False, signer=KEYS)
+
+
+def own_route(method: str, account: Account) -> Route:
+    """That each request of an operation is its own."""
+    return Route(method, account.origin, account.root + "/", "", (), "", "", False, signer=BOTOCORE)
+
+
+def request(
+    call: Call, account: Account, who: Authorization, checksum: tuple[str, str] | None = None
+) -> SignedRequest:
+    """The request of a call that is no ``SHARED`` one; its body is None where it is the call's own. InvalidKey for a key or metadata that Azure does not take, Unsupported for an operation
+    or a parameter that it does not have."""
+    check_options(call.operation, call.options)
+    make = _MAKERS.get(call.operation)
+    if make is None:
+        what = CONFIGURATIONS.get(call.operation, f"Azure has no {call.operation}")
+        raise Unsupported(what)
+    if call.key is not None and call.operation not in ("AbortMultipartUpload", "DeleteObject"):
+        check_key(call.key)
+    method, query, headers, made = make(call, account, who)
+    if checksum is not None:
+        if checksum[0] != "CRC64NVME":
+            raise Unsupported(f"Azure checks no {checksum[0]}", hint="It checks CRC64NVME")
+        # The same polynomial, the other way round: Azure writes the lowest byte first.
+        headers["x-ms-content-crc64"] = base64.b64encode(base64.b64decode(checksum[1])[::-1]).decode()
+    if call.if_match is not None and "if-match" not in headers:
+        headers["if-match"] = quoted(call.if_match)
+    if call.if_none_match:
+        headers["if-none-match"] = "*"
+    headers["x-ms-version"] = VERSION
+    url = blob_url(account, call.bucket, call.key)
+    asked = "&".join(part for part in (*_encoded(query), who.query) if part)
+    return SignedRequest(method, f"{url}?{asked}" if asked else url, (*headers.items(), *who.headers), made)
+
+
+def blob_url(account: Account, container: str, key: str | None) -> str:
+    """The URL of a container or of a blob."""
+    url = f"{account.origin}{account.root}/{quote(container, safe='$')}"
+    return url if key is None else f"{url}/{quote(key, safe='/~')}"
+
+
+def quoted(etag: str) -> str:
+    """An etag as conditions want it."""
+    return etag if etag.startswith(('"', "W/")) or etag == "*" else f'"{etag}"'
+
+
+def _encoded(query: Mapping[str, str]) -> Iterable[str]:
+    return (f"{name}={quote(value, safe='')}" for name, value in query.items())
+
+
+_Made = tuple[str, dict[str, str], dict[str, str], "bytes | None"]
+
+
+def _put(call: Call, account: Account, who: Authorization) -> _Made:
+    return "PUT", {}, {"x-ms-blob-type": "BlockBlob", **_described(call.options), **metadata_headers(call.metadata)}, None
+
+
+def _create(call: Call, account: Account, who: Authorization) -> _Made:
+    # Blocks need no beginning. But whether they may be sent is better asked with one byte than with the first 16 MiB;
+    # a block that is not named in the end is dropped.
+    return "PUT", {"comp": "block", "blockid": block_id(uuid.uuid4().hex, 0)}, {}, b"\0"
+
+
+def _part(call: Call, account: Account, who: Authorization) -> _Made:
+    return "PUT", {"comp": "block", "blockid": block_id(call.upload, call.part)}, {}, None
+
+
+def _copied_part(call: Call, account: Account, who: Authorization) -> _Made:
+    said = dict(call.params or {})
+    headers = {**_source(said, account, who), "x-ms-source-range": said["CopySourceRange"]}
+    query = {"comp": "block", "blockid": block_id(said["UploadId"], said["PartNumber"])}
+    return "PUT", query, headers, b""
+
+
+def _complete(call: Call, account: Account, who: Authorization) -> _Made:
+    said = call.params or {}
+    upload = str(said["UploadId"])
+    numbers = sorted(part["PartNumber"] for part in said["MultipartUpload"]["Parts"])
+    # Latest, not Uncommitted: what was done already, and whose answer was lost, may be asked again.
+    blocks = "".join(f"<Latest>{escape(block_id(upload, number))}</Latest>" for number in numbers)
+    body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{blocks}</BlockList>'.encode()
+    metadata = {WRITE_ID: upload[:32], **metadata_of_upload(upload)}
+    return "PUT", {"comp": "blocklist"}, {**_described(call.options), **metadata_headers(metadata)}, body
+
+
+def _abort(call: Call, account: Account, who: Authorization) -> _Made:
+    # There is nothing to give up: blocks that no list names end by themselves. The job wants an answer.
+    return "HEAD", {}, {}, b""
+
+
+def _delete(call: Call, account: Account, who: Authorization) -> _Made:
+    return "DELETE", {}, {}, b""
+
+
+def _copy(call: Call, account: Account, who: Authorization) -> _Made:
+    said = dict(call.params or {})
+    source = said["CopySource"]
+    metadata = said.get("Metadata")
+    headers = metadata_headers(metadata) if said.get("MetadataDirective") == "REPLACE" else {}
+    if (source["Bucket"], source["Key"]) == (call.bucket, call.key):
+        # Nothing is copied onto itself: its metadata is written again, by which it becomes young.
+        if match := said.get("CopySourceIfMatch"):
+            headers["if-match"] = quoted(match)
+        return "PUT", {"comp": "metadata"}, headers, b""
+    headers |= {**_source(said, account, who), "x-ms-requires-sync": "true", **_tier({**call.options, **said})}
+    return "PUT", {}, headers, b""
+
+
+def _source(said: Mapping[str, Any], account: Account, who: Authorization) -> dict[str, str]:
+    """What a copy is made of, and who may read it."""
+    source = said["CopySource"]
+    url = blob_url(account, str(source["Bucket"]), str(source["Key"]))
+    headers = {"x-ms-copy-source": f"{url}?{who.query}" if who.query else url}
+    headers |= {"x-ms-copy-source-authorization": value for name, value in who.headers if name == "authorization"}
+    if match := said.get("CopySourceIfMatch"):
+        headers["x-ms-source-if-match"] = quoted(match)
+    return headers
+
+
+def _list(call: Call, account: Account, who: Authorization) -> _Made:
+    said = call.params or {}
+    query = {"restype": "container", "comp": "list", "include": "metadata"}
+    if said.get("Prefix"):
+        query["prefix"] = said["Prefix"]
+    if said.get("Delimiter"):
+        query["delimiter"] = said["Delimiter"]
+    if said.get("StartAfter"):
+        query["startFrom"] = said["StartAfter"]
+    if said.get("ContinuationToken"):
+        query["marker"] = said["ContinuationToken"]
+    most = int(said.get("MaxKeys") or 1000)
+    query["maxresults"] = str(LISTED if most >= 1000 else most)
+    return "GET", query, {}, b""
+
+
+def _versions(call: Call, account: Account, who: Authorization) -> _Made:
+    # Of any one blob: whether it has a version tells whether they are kept.
+    return "GET", {"restype": "container", "comp": "list", "include": "versions", "maxresults": "1"}, {}, b""
+
+
+def _account(call: Call, account: Account, who: Authorization) -> _Made:
+    return "GET", {"restype": "account", "comp": "properties"}, {}, b""
+
+
+def _container(call: Call, account: Account, who: Authorization) -> _Made:
+    return "HEAD", {"restype": "container"}, {}, b""
+
+
+_MAKERS = {
+    "PutObject": _put,
+    "CreateMultipartUpload": _create,
+    "UploadPart": _part,
+    "UploadPartCopy": _copied_part,
+    "CompleteMultipartUpload": _complete,
+    "AbortMultipartUpload": _abort,
+    "DeleteObject": _delete,
+    "CopyObject": _copy,
+    "ListObjectsV2": _list,
+    "GetBucketVersioning": _versions,
+    "GetAccountInformation": _account,
+    "HeadBucket": _container,
+}
+
+
+# ---- uploads in blocks ---------------------------------------------------------------------
+
+
+def new_upload(metadata: Mapping[str, str] | None) -> str:
+    """The id of a new upload: ours, since Azure has none. What is said of the blob has to be said at the end, so it
+    travels in it."""
+    said = base64.urlsafe_b64encode(json.dumps(dict(metadata)).encode()).decode() if metadata else ""
+    return f"{uuid.uuid4().hex}.{said}"
+
+
+def metadata_of_upload(upload: str) -> dict[str, str]:
+    """What a new upload was told of its blob."""
+    said = upload.partition(".")[2]
+    found: dict[str, str] = json.loads(base64.urlsafe_b64decode(said)) if said else {}
+    return found
+
+
+def block_id(upload: str, number: int) -> str:
+    """The id of a block: all of a blob have the same length."""
+    return base64.b64encode(f"{upload[:32]}{number:06d}".encode()).decode()
+
+
+# ---- what is said of a blob ----------------------------------------------------------------
+
+
+def check_options(operation: str, options: Mapping[str, Any]) -> None:
+    """Unsupported for the first parameter that Azure does not have."""
+    for name, value in options.items():
+        if name in PROPERTIES or name in OTHERS or value is None:
+            continue
+        hint = "Azure encrypts by itself, with the keys that the account is told" if "Encryption" in name else None
+        raise Unsupported(f"{name} is a parameter of S3, which Azure does not have", hint=hint)
+    _tier(options)
+
+
+def _described(options: Mapping[str, Any]) -> dict[str, str]:
+    found = {header: str(options[name]) for name, header in PROPERTIES.items() if options.get(name)}
+    return {**found, **_tier(options)}
+
+
+def _tier(options: Mapping[str, Any]) -> dict[str, str]:
+    given = options.get("StorageClass")
+    if given is None:
+        return {}
+    for tier in TIERS:
+        if str(given).lower() == tier.lower():
+            return {"x-ms-access-tier": tier}
+    raise Unsupported("Azure has no such access tier", found=str(given), hint=f"One of {', '.join(TIERS)}")
+
+
+def metadata_headers(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """User metadata as headers. In Azure its names are identifiers of C#: a hyphen becomes an underscore. InvalidKey
+    for others."""
+    found = {}
+    for name, value in (metadata or {}).items():
+        said = name.replace("-", "_")
+        if not _IDENTIFIER.fullmatch(said):
+            raise InvalidKey(
+                "names of metadata in Azure are letters, digits and underscores (a hyphen becomes one)", found=repr(name)
+            )
+        found[f"x-ms-meta-{said}"] = value
+    return found
