@@ -78,7 +78,7 @@ class Headers(Mapping[str, str]):
 
     def _whole(self) -> dict[str, str]:
         if self._made is None:
-            self._made = in_words_of_s3(self._raw) | self._said
+            self._made = {**in_words_of_s3(self._raw), **self._said}
         return self._made
 
 

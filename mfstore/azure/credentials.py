@@ -126,8 +126,10 @@ class Keyring:
         Unsupported without azure-identity."""
         found = self._now
         now = time.time()
-        if found is not None and (found.until - now >= EARLY_SECONDS or now - self._tried < AGAIN_SECONDS < found.until - now):
-            return found
+        if found is not None:
+            left = found.until - now
+            if left >= EARLY_SECONDS or (left > AGAIN_SECONDS and now - self._tried < AGAIN_SECONDS):
+                return found
         with self._locked():
             found = self._now
             if found is not None and found.until - time.time() >= EARLY_SECONDS:
@@ -183,7 +185,8 @@ _default: tuple[int, Any] = (0, None)
 
 
 def default_credential() -> Any:
-    """azure-identity's own choice, one for all of a process: it keeps its tokens. Unsupported without azure-identity."""
+    """azure-identity's own choice, one for all of a process, as it keeps its tokens. Unsupported without
+    azure-identity."""
     global _default
     if _default[0] != os.getpid():
         try:
@@ -199,8 +202,8 @@ def default_credential() -> Any:
 
 
 def token_of(credential: Any, withheld: tuple[str, ...] = ()) -> tuple[str, float]:
-    """A token of a credential object, and when it ends (time.time()). AccessDenied when there is none, BackendError when
-    it could not be asked for."""
+    """A token of a credential object, and when it ends (time.time()). AccessDenied when there is none, BackendError
+    when it could not be asked for."""
     get: Callable[..., Any] | None = getattr(credential, "get_token", None)
     if get is None:
         raise Unsupported(

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 from mfstore.azure import rights
 from mfstore.azure.answers import said_code
+from mfstore.azure.requests import VERSION
 from mfstore.azure.settings import Account
 from mfstore.errors import (
     AccessDenied,
@@ -25,11 +26,8 @@ from mfstore.s3.calls import Call, Reply
 from mfstore.s3.urls import bucket_url
 
 BUSY = ("ServerBusy", "TooManyRequests", "OperationTimedOut", "IngressLimitExceeded", "EgressLimitExceeded")
-PASSING = (
-    "InternalError", "OperationTimedOut", "Md5Mismatch", "Crc64Mismatch", "IncompleteBody", "InvalidBlobOrBlockTimeout",
-    "BlobBeingRehydratedByAnother",
-)  # fmt: skip
-ENDED = "The token is expired"
+PASSING = ("InternalError", "Md5Mismatch", "Crc64Mismatch", "IncompleteBody")
+"""Among them what says that our bytes did not arrive as sent: sending them again may do."""
 NOT_NOW = "not valid in the specified time frame"
 
 MISSING: Mapping[str, tuple[str, str | None]] = {
@@ -40,7 +38,7 @@ MISSING: Mapping[str, tuple[str, str | None]] = {
         "no such object or container, or it is not public",
         "Without credentials a private container is not told from one that is absent",
     ),
-    "InvalidBlockList": ("no such multipart upload: its blocks are gone", "Somebody else wrote the same blob meanwhile"),
+    "InvalidBlockList": ("no such multipart upload: its blocks are gone", "Somebody else wrote the blob meanwhile"),
 }
 CONFLICTS: Mapping[str, str] = {
     "ConditionNotMet": shared.CONFLICTS["PreconditionFailed"],
@@ -94,8 +92,8 @@ CLOCK_HINT = "the clock of this machine is {seconds:.0f} s {way} Azure's: set it
 
 
 def verdict(reply: Reply, by_token: bool, by_key: bool) -> Verdict:
-    """What to do about a reply. ``by_token``, ``by_key``: what it said of who asks was a token, or made with a key: both
-    can be had anew."""
+    """What to do about a reply. ``by_token``, ``by_key``: what the request said of who asks was a token, or made with a
+    key: both can be had anew."""
     if reply.failure is not None or 200 <= reply.status < 300:
         return shared.classify(reply)
     status, code = reply.status, said_code(reply.headers, reply.data)
@@ -172,8 +170,8 @@ def _refusal(
         )  # fmt: skip
     if code in ("UnsupportedHttpVerb", "FeatureNotSupported", "NotImplemented") or status in (405, 501):
         return Unsupported(text or "Azure does not support this request")
-    if code in ("InvalidHeaderValue", "UnsupportedHeader", "InvalidQueryParameterValue") and "version" in detail.lower():
-        return Unsupported(f"this service does not speak the version of the protocol that mfstore does: {detail}")
+    if code == "InvalidHeaderValue" and detail == VERSION:
+        return Unsupported(f"this service does not speak version {VERSION} of the protocol")
     said_what = f": {text}" if text else ""
     if status in (401, 403):
         hint = rights.role_hint(call, account.name) if by_token else rights.permission_hint(call)

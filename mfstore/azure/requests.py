@@ -65,9 +65,9 @@ def own_route(method: str, account: Account) -> Route:
 
 def request(
     call: Call, account: Account, who: Authorization, checksum: tuple[str, str] | None = None
-) -> SignedRequest:
-    """The request of a call that is no ``SHARED`` one; its body is None where it is the call's own. InvalidKey for a key or metadata that Azure does not take, Unsupported for an operation
-    or a parameter that it does not have."""
+) -> SignedRequest:  # fmt: skip
+    """The request of a call that is no ``SHARED`` one; its body is None where it is the call's own. InvalidKey for a
+    key or metadata that Azure does not take, Unsupported for an operation or a parameter that it does not have."""
     check_options(call.operation, call.options)
     make = _MAKERS.get(call.operation)
     if make is None:
@@ -88,7 +88,8 @@ def request(
     headers["x-ms-version"] = VERSION
     url = blob_url(account, call.bucket, call.key)
     asked = "&".join(part for part in (*_encoded(query), who.query) if part)
-    return SignedRequest(method, f"{url}?{asked}" if asked else url, (*headers.items(), *who.headers), made)
+    url = f"{url}?{asked}" if asked else url
+    return SignedRequest(method, url, (*headers.items(), *who.headers), made)
 
 
 def blob_url(account: Account, container: str, key: str | None) -> str:
@@ -110,7 +111,8 @@ _Made = tuple[str, dict[str, str], dict[str, str], "bytes | None"]
 
 
 def _put(call: Call, account: Account, who: Authorization) -> _Made:
-    return "PUT", {}, {"x-ms-blob-type": "BlockBlob", **_described(call.options), **metadata_headers(call.metadata)}, None
+    said = {**_described(call.options), **metadata_headers(call.metadata)}
+    return "PUT", {}, {"x-ms-blob-type": "BlockBlob", **said}, None
 
 
 def _create(call: Call, account: Account, who: Authorization) -> _Made:
@@ -169,7 +171,8 @@ def _source(said: Mapping[str, Any], account: Account, who: Authorization) -> di
     source = said["CopySource"]
     url = blob_url(account, str(source["Bucket"]), str(source["Key"]))
     headers = {"x-ms-copy-source": f"{url}?{who.query}" if who.query else url}
-    headers |= {"x-ms-copy-source-authorization": value for name, value in who.headers if name == "authorization"}
+    if (token := dict(who.headers).get("authorization")) is not None:
+        headers["x-ms-copy-source-authorization"] = token
     if match := said.get("CopySourceIfMatch"):
         headers["x-ms-source-if-match"] = quoted(match)
     return headers
@@ -278,7 +281,8 @@ def metadata_headers(metadata: Mapping[str, str] | None) -> dict[str, str]:
         said = name.replace("-", "_")
         if not _IDENTIFIER.fullmatch(said):
             raise InvalidKey(
-                "names of metadata in Azure are letters, digits and underscores (a hyphen becomes one)", found=repr(name)
+                "names of metadata in Azure are letters, digits and underscores (a hyphen becomes one)",
+                found=repr(name),
             )
         found[f"x-ms-meta-{said}"] = value
     return found

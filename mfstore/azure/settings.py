@@ -168,7 +168,9 @@ def _parts(text: str | None) -> dict[str, str]:
             continue
         name, equals, value = part.partition("=")
         if not equals:
-            raise InvalidKey("no connection string: it is Name=value;Name=value", hint="The portal shows it: Access keys")
+            raise InvalidKey(
+                "no connection string: it is Name=value;Name=value", hint="The portal shows it under Access keys"
+            )
         if (known := _NAMES.get(name.strip().lower())) is not None:
             found[known] = value.strip()
     if found.get("UseDevelopmentStorage", "").lower() == "true":

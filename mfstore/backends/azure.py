@@ -53,6 +53,7 @@ class AzureBackend(BucketBackend):
         """Whether listings come in the order of keys; None: not asked yet."""
 
     def bare_options(self) -> dict[str, Any]:
+        """See ``BucketBackend``."""
         bare = self.client.options.connection.without_secrets()
         options = {name: value for name, value in self._options.items() if name not in SECRETS}
         for name in ("account_name", "endpoint_url", "withheld"):
@@ -61,6 +62,7 @@ class AzureBackend(BucketBackend):
         return options
 
     def list_ranges(self, ranges: Sequence[KeyRange]) -> Iterator[ObjectInfo]:
+        """See ``BucketBackend``; in accounts with a hierarchical namespace each prefix is listed whole."""
         if self._in_order():
             yield from super().list_ranges(ranges)
             return

@@ -40,7 +40,8 @@ def _bundle(verify: bool | str | None) -> str:
         found = next((path for path in HOST_BUNDLES if os.path.exists(path)), None)  # noqa: PTH110
         if found is None:
             raise Unsupported(
-                "there are no certificates to verify servers by", hint="pip install certifi, or give verify='bundle.pem'"
+                "there are no certificates to verify servers by",
+                hint="pip install certifi, or give verify='bundle.pem'",
             ) from None
         return found
     return where()

@@ -2,6 +2,7 @@
 
 import time
 import types
+from functools import cache
 
 import pytest
 
@@ -11,16 +12,19 @@ from mfstore.testing import BackendTests
 pytestmark = pytest.mark.server
 
 
+@cache
+def container_of(server):
+    """One for all tests of the contract, which take a prefix each."""
+    return server.new_container()
+
+
 class AzureTests(BackendTests):
     server_name = ""
-    containers: dict = {}
 
     @pytest.fixture(autouse=True)
     def running(self, request, monkeypatch):
         self.server = request.getfixturevalue(self.server_name)
-        if self.server_name not in self.containers:
-            self.containers[self.server_name] = self.server.new_container()
-        self.container = self.containers[self.server_name]
+        self.container = container_of(self.server)
         # Pickled handles look for their keys where they are used.
         monkeypatch.setenv("AZURE_STORAGE_KEY", self.server.key)
 
