@@ -49,7 +49,7 @@ def _bundle(verify: bool | str | None) -> str:
 
 def _proxy(url: str) -> str | None:
     """The proxy of the environment for ``url``, unless NO_PROXY excludes it."""
-    from urllib.request import getproxies_environment, proxy_bypass_environment
+    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
     parts = urlsplit(url)
     proxies = getproxies_environment()
