@@ -1,6 +1,6 @@
 """A proxy before fake-gcs-server that does what Google documents and the server leaves out.
 
-* Conditions on generations, of every request about one object; the server looks at them in some uploads alone.
+* Conditions on generations, of every request about one object; the server looks at them in uploads of one kind alone.
 * Checksums that are given with an upload are compared with its bytes.
 * Resumable uploads. The server's end with the first question how far they are, and are forgotten when they have ended.
 * What is absent is named, the bucket or the object; a deletion is answered 204; each answer has an id.
