@@ -6,7 +6,7 @@ object is called with ``(url, **options)`` and returns a ``Backend``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,11 +45,9 @@ def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
 
         # What waits to be decoded is the store's; what has arrived and waits for that is the client's: a quarter each.
         return S3Backend(url, expire_days=knobs.expire_days, **{"memory": knobs.memory // 4, **said_of(url, options)})
-    if scheme in ("az", "abfss"):
-        with IMPORTING:
-            from mfstore.backends.azure import AzureBackend
-
-        return AzureBackend(url, expire_days=knobs.expire_days, **{"memory": knobs.memory // 4, **options})
+    if scheme in _IN_BUCKETS:
+        kind: Callable[..., Backend] = bucket_backend(url)
+        return kind(url, expire_days=knobs.expire_days, **{"memory": knobs.memory // 4, **options})
     from importlib.metadata import entry_points
 
     found = entry_points(group=GROUP, name=scheme)

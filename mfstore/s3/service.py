@@ -26,8 +26,14 @@ class Service:
     """What uploads carry unless somebody says otherwise."""
     checksums: tuple[str, ...] = ("CRC64NVME", "CRC32C", "CRC32")
     """What they may carry."""
+    copies_whole: bool = False
+    """Objects of any size are copied by requests that go on where the one before ended, and not in parts."""
     absent_codes: tuple[str, ...] = ("NoSuchKey", "NotFound")
     """What a condition on an object that is not there is answered with."""
 
 
 S3 = Service("s3", "S3")
+GCS = Service(
+    "gs", "Google Cloud Storage", keys_per_delete=0, ordered_parts=True, conditional=True, checksum="CRC32C",
+    checksums=("CRC32C",), copies_whole=True,
+)  # fmt: skip

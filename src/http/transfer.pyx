@@ -147,11 +147,14 @@ cdef class WireRoute:
         self.own = whole or credentials is not None
         self.credentials = credentials
         self.crc = crc
-        # Neither is signed by botocore, or may be signed: proxies change the one, the other is ours to say.
-        unsigned = ("user-agent", "accept-encoding", "host")
+        # Neither is signed by botocore, or may be signed: proxies change the one, the other says what is so anyway.
+        unsigned = ("user-agent", "host")
         if whole:
             unsigned = ("content-length", "transfer-encoding", "expect")
-        headers = [(name, value) for name, value in route.headers if name not in unsigned]
+        headers = [
+            (name, value) for name, value in route.headers
+            if name not in unsigned and (whole or (name, value) != ("accept-encoding", "identity"))
+        ]
         self.c.headers = <mf_header *> PyMem_Malloc((len(headers) + 1) * sizeof(mf_header))
         if self.c.headers == NULL:
             raise MemoryError()

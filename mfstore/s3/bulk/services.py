@@ -33,6 +33,10 @@ def settings_of(scheme: str, url: str | None, arguments: dict[str, Any]) -> Any:
         from mfstore.azure.settings import AzureSettings
 
         return AzureSettings.given(url=url, **arguments)
+    if scheme == "gs":
+        from mfstore.gcs.settings import GcsSettings
+
+        return GcsSettings.given(url=url, **arguments)
     raise Unsupported(f"no client for {scheme}:// is built in", found=url)
 
 
@@ -44,4 +48,8 @@ def control_plane(scheme: str, settings: Any) -> ControlPlane:
         from mfstore.azure.control import AzureControlPlane
 
         return AzureControlPlane(settings)
+    if scheme == "gs":
+        from mfstore.gcs.control import GcsControlPlane
+
+        return GcsControlPlane(settings)
     raise Unsupported(f"no client for {scheme}:// is built in")

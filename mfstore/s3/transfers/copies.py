@@ -80,6 +80,7 @@ def put_again(headers: Mapping[str, str]) -> dict[str, Any]:
 
 class CopyJob(MultipartJob):
     """Copy an object inside the service. One request, or, beyond LARGEST_COPY, parts in parallel.
+    Where a request has copied part of the object, others follow that go on where it ended.
 
     The copy has the original's headers, metadata, tags, encryption and storage class, but for what ``options`` say; not
     a class that would have to be restored first, as the original was.
@@ -110,9 +111,12 @@ class CopyJob(MultipartJob):
     def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         match call.operation:
             case "HeadObject":
-                return self._looked(reply) if call.tag.part is None else self._recognised(call, reply)
+                return self._looked(reply, control) if call.tag.part is None else self._recognised(call, reply)
             case "CopyObject":
-                answer = parsed(call, reply, control).get("CopyObjectResult") or {}
+                said = parsed(call, reply, control)
+                if said.get("RewriteToken"):
+                    return (self._call("CopyObject", {**(call.params or {}), "RewriteToken": said["RewriteToken"]}),)
+                answer = said.get("CopyObjectResult") or {}
                 if not answer.get("ETag"):
                     raise Retry(BackendError("the service did not say whether it copied the object"))
                 self._done(str(answer["ETag"]), reply)
@@ -139,12 +143,12 @@ class CopyJob(MultipartJob):
                 self._upload = ""
         return NO_CALLS
 
-    def _looked(self, reply: Reply) -> Sequence[Call]:
+    def _looked(self, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         headers = self._headers = reply.headers
         self.size = length_of(reply)
         if headers.get("etag"):
             self._match["CopySourceIfMatch"] = headers["etag"]
-        if self.size > LARGEST_COPY:
+        if self.size > LARGEST_COPY and not control.service.copies_whole:
             tagged = headers.get("x-amz-tagging-count", "0") != "0"
             if tagged and self.options.get("TaggingDirective") != "REPLACE":
                 self._asked = True

@@ -12,7 +12,7 @@ from mfstore.errors import BackendError, InvalidKey, MfstoreError
 from mfstore.s3.aws.errors import ENDPOINT_HINT, retryable_code
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Plain, Reply
 from mfstore.s3.transfers.outcomes import Outcome
-from mfstore.s3.urls import bucket_url, is_url, split_url
+from mfstore.s3.urls import bucket_url, is_url, scheme_of, split_url
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
@@ -382,6 +382,8 @@ class MultipartJob(Job):
 def left_open(call: Call, error: MfstoreError) -> str:
     """What is said of an upload that could not be given up."""
     upload = (call.params or {}).get("UploadId")
+    if scheme_of(call.bucket) != "s3":  # the upload's name may be what allows to add to it
+        return f"The upload of {call.key} could not be given up: {error}. It ends by itself after a week"
     return (
         f"The multipart upload {upload} of {call.key} could not be given up: {error}. Its parts are kept, and paid "
         "for, until AbortMultipartUpload or the bucket's lifecycle rule removes them"

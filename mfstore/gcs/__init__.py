@@ -1,0 +1,1 @@
+"""Google Cloud Storage: what its URLs, settings, credentials, requests and answers are."""
