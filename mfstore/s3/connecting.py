@@ -17,11 +17,13 @@ BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 def transport_to(url: str, verify: bool | str | None = None) -> Transport:
     """How to connect to ``url``. ``verify``: False: trust any certificate; a path: this bundle; None: as the
     environment says, else certifi's, else the host's. Raises Unsupported for a bundle that is not there."""
-    secure = url.startswith("https:")
+    proxy = _proxy(url)
+    # Over plain HTTP nothing is verified, and the engine need not find out by what it would be.
+    verified = verify is not False and (url.startswith("https:") or (proxy or "").startswith("https:"))
     return Transport(
-        verify=verify is not False,
-        ca_file=_bundle(verify) if secure and verify is not False else None,
-        proxy=_proxy(url),
+        verify=verified,
+        ca_file=_bundle(verify) if verified else None,
+        proxy=proxy,
         threads=min(4, os.cpu_count() or 1),
     )
 
