@@ -216,7 +216,8 @@ class _FrontFlow(Flow):
         passed = {
             k: v for k, v in head.fields if k.lower() not in ("content-length", "transfer-encoding", "connection")
         }
-        return Answer(head.status, passed, data)
+        # Links in what it says lead to where the client connected, for Google's own client follows them.
+        return Answer(head.status, passed, data.replace(f"//{self._server()}/".encode(), f"//{self.host}/".encode()))
 
     def _server(self):
         return f"127.0.0.1:{self.proxy.upstream[1]}"
