@@ -167,6 +167,7 @@ setup(
                 "http/loop",
                 "http/pool",
                 "http/connection",
+                "http/google",
                 "http/parser",
                 "http/request",
                 "http/response",

@@ -19,6 +19,9 @@ enum mf_failure { /* in the order of `failures` in transfer.pyx */
 
 enum mf_operation { MF_OTHER, MF_GET, MF_HEAD, MF_PUT, MF_PART, MF_DELETE };
 
+/* Whose words a request and its answer are in. */
+enum mf_dialect { MF_S3, MF_AZURE, MF_GOOGLE };
+
 #define MF_NO_CRC (-1)
 
 /* What all requests of one operation share. Only read after it was made. Outlives its requests: their owner sees to
@@ -26,6 +29,7 @@ enum mf_operation { MF_OTHER, MF_GET, MF_HEAD, MF_PUT, MF_PART, MF_DELETE };
 struct mf_route {
     uint64_t id; /* unlike any other's, ever: an address may come back */
     enum mf_operation operation;
+    enum mf_dialect dialect;
     int sign_payload;
     const char *method, *origin; /* with NUL */
     const char *host;            /* of the origin, with the port unless it is the scheme's own */

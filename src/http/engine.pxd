@@ -13,6 +13,11 @@ cdef extern from "http/engine.h" nogil:
         MF_PART
         MF_DELETE
 
+    ctypedef enum mf_dialect "enum mf_dialect":
+        MF_S3
+        MF_AZURE
+        MF_GOOGLE
+
     int MF_NO_CRC
 
     ctypedef struct mf_text "struct mf_text":
@@ -26,6 +31,7 @@ cdef extern from "http/engine.h" nogil:
     ctypedef struct mf_route "struct mf_route":
         uint64_t id
         mf_operation operation
+        mf_dialect dialect
         int sign_payload
         const char *method
         const char *origin
@@ -151,4 +157,17 @@ cdef extern from "http/clock.h" nogil:
 
 cdef extern from "crc/checksum.h" nogil:
     int MF_CRC_KINDS
+    enum:
+        MF_CRC_TEXT
+    ctypedef enum mf_crc_kind "enum mf_crc_kind":
+        MF_CRC32C
     const char **mf_crc_names
+    uint64_t mf_crc_update(mf_crc_kind kind, uint64_t crc, const uint8_t *data, size_t n)
+    size_t mf_crc_encode(mf_crc_kind kind, uint64_t crc, char *out)
+
+
+cdef extern from "http/google.h" nogil:
+    enum:
+        MF_GOOGLE_HEAD
+    size_t mf_google_upload_head(char *out, mf_text boundary, mf_text key, mf_text type, const char *crc)
+    int mf_google_stored(const mf_xfer *xfer, const char *crc, mf_text *generation)

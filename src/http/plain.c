@@ -3,8 +3,9 @@
 #include <string.h>
 
 #include "crc/checksum.h"
+#include "http/google.h"
 
-enum { ETAG, LENGTH, RANGE, CODING, TYPE, CRC, FIELDS = CRC + MF_CRC_KINDS };
+enum { ETAG, LENGTH, RANGE, CODING, TYPE, HASH, STORED, CRC, FIELDS = CRC + MF_CRC_KINDS };
 
 struct fields {
     struct mf_text of[FIELDS]; /* at NULL: not there */
@@ -50,23 +51,40 @@ static int blank(char c) {
     return c == ' ' || c == '\t';
 }
 
+/* The same where Google answers: what conditions take is the generation, and its checksums have a header of their
+ * own. */
+static int google_field_of(const char *at, size_t n) {
+    switch (n) {
+    case 4:
+        return FIELDS;
+    case 11:
+        return same(at, "x-goog-hash", n) ? HASH : FIELDS;
+    case 17:
+        return same(at, "x-goog-generation", n) ? ETAG : field_of(at, n);
+    case 30:
+        return same(at, "x-goog-stored-content-encoding", n) ? STORED : FIELDS;
+    default:
+        return field_of(at, n);
+    }
+}
+
 /* 0: a line is folded or no header, or a field comes twice. */
-static int read_fields(const char *at, size_t n, struct fields *found) {
+static int read_fields(const char *at, size_t n, enum mf_dialect dialect, struct fields *found) {
     const char *end = at + n;
     memset(found, 0, sizeof *found);
     while (at < end) {
         const char *stop = memchr(at, '\n', (size_t) (end - at)), *colon;
-        struct mf_text *field;
+        struct mf_text *field, crc;
         int which;
         if (!stop || stop == at || stop[-1] != '\r' || blank(*at))
             return 0;
         colon = memchr(at, ':', (size_t) (stop - at));
         if (!colon || colon == at || blank(colon[-1]))
             return 0;
-        which = field_of(at, (size_t) (colon - at));
+        which = dialect == MF_GOOGLE ? google_field_of(at, (size_t) (colon - at)) : field_of(at, (size_t) (colon - at));
         if (which < FIELDS) {
             field = &found->of[which];
-            if (field->at)
+            if (field->at && which != HASH)
                 return 0;
             field->at = colon + 1;
             field->n = (size_t) (stop - 1 - field->at);
@@ -74,6 +92,11 @@ static int read_fields(const char *at, size_t n, struct fields *found) {
                 field->at++, field->n--;
             while (field->n && blank(field->at[field->n - 1]))
                 field->n--;
+            if (which == HASH && mf_google_crc32c(field->at, field->n, &crc)) {
+                if (found->of[CRC + MF_CRC32C].at)
+                    return 0;
+                found->of[CRC + MF_CRC32C] = crc;
+            }
         }
         at = stop + 1;
     }
@@ -143,7 +166,10 @@ static int is_undamaged(const struct mf_xfer *xfer, const struct fields *fields,
 }
 
 static int is_good_get(const struct mf_xfer *xfer, int verify, const struct fields *fields, struct mf_plain *found) {
+    const struct mf_text *stored = &fields->of[STORED];
     size_t n = xfer->received;
+    if (stored->at && (stored->n != 8 || !same(stored->at, "identity", 8)))
+        return 0; /* what is stored may be other bytes than came */
     if (fields->of[CODING].at || found->length < 0 || (uint64_t) found->length != (uint64_t) n ||
         (!xfer->has_target && xfer->data_n != n))
         return 0;
@@ -152,11 +178,25 @@ static int is_good_get(const struct mf_xfer *xfer, int verify, const struct fiel
     return xfer->status == 200 && !fields->of[RANGE].at && (!verify || is_undamaged(xfer, fields, found));
 }
 
+int mf_plain_key(const char *at, size_t n) {
+    size_t i;
+    if (!n || at[n - 1] == '.')
+        return 0;
+    for (i = 0; i < n; i++) {
+        char c = at[i];
+        if (c < 32 || c > 126 || c == '\\' || (c == '.' && (!i || at[i - 1] == '/')) ||
+            (c == ':' && n - i > 2 && at[i + 1] == '/' && at[i + 2] == '/'))
+            return 0;
+    }
+    return 1;
+}
+
 int mf_plain_reply(const struct mf_xfer *xfer, int verify, struct mf_plain *found) {
     struct fields fields;
     struct mf_text *etag = &found->etag;
     size_t i;
-    if (xfer->failure || xfer->status / 100 != 2 || !read_fields(xfer->head, xfer->head_n, &fields))
+    if (xfer->failure || xfer->status / 100 != 2 ||
+        !read_fields(xfer->head, xfer->head_n, xfer->route->dialect, &fields))
         return 0;
     *etag = fields.of[ETAG];
     if (!etag->at)

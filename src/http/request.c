@@ -270,6 +270,12 @@ static void own_headers(struct build *b, const struct mf_xfer *xfer) {
         add(b, "if-none-match", text_of("*"));
     if (xfer->has_body && xfer->crc_kind != MF_NO_CRC) {
         char value[MF_CRC_TEXT];
+        if (xfer->route->dialect == MF_AZURE && xfer->crc_kind == MF_CRC64NVME) {
+            /* The same polynomial; Azure writes the lowest byte first. */
+            mf_crc_encode(MF_CRC64NVME, __builtin_bswap64(xfer->crc), value);
+            add(b, "x-ms-content-crc64", format(b, "%s", value));
+            return;
+        }
         mf_crc_encode((enum mf_crc_kind) xfer->crc_kind, xfer->crc, value);
         add(b, mf_crc_headers[xfer->crc_kind], format(b, "%s", value));
         add(b, "x-amz-sdk-checksum-algorithm", text_of(mf_crc_names[xfer->crc_kind]));

@@ -7,6 +7,7 @@
 
 #include "crc/checksum.h"
 #include "http/clock.h"
+#include "http/google.h"
 #include "http/worker.h"
 
 /* A body is received straight to its place from so many bytes on. What is shorter comes by way of the worker's buffer,
@@ -36,17 +37,19 @@ static int is(const char *at, size_t n, const char *name) {
 
 /* "abc=-3" is a checksum over the checksums of three parts, which the bytes alone do not give. Of repeated headers the
  * first counts. */
-static struct said look(const char *at, size_t n) {
+static struct said look(const char *at, size_t n, int google) {
     const char *end = at + n;
     struct said said = {{0}, 0, 0};
     int seen[MF_CRC_KINDS] = {0}, typed = 0, kind;
+    struct mf_text named;
     while (at < end) {
         const char *stop = memchr(at, '\n', (size_t) (end - at)), *colon, *value, *last;
         if (!stop)
             stop = end;
-        /* Only two names count here, "content-range" and "x-amz-checksum-…": a look at two letters spares the rest. */
+        /* Only these names count here, "content-range", "x-amz-checksum-…" and Google's "x-goog-hash": a look at two
+         * letters spares the rest. */
         if (stop - at > 14 &&
-            ((at[0] | 32) == 'x' ? (at[6] | 32) == 'c' : (at[0] | 32) == 'c' && (at[8] | 32) == 'r') &&
+            ((at[0] | 32) == 'x' ? (at[6] | 32) == 'c' || google : (at[0] | 32) == 'c' && (at[8] | 32) == 'r') &&
             (colon = memchr(at, ':', (size_t) (stop - at))) != NULL) {
             size_t length = (size_t) (colon - at);
             for (value = colon + 1; value < stop && (*value == ' ' || *value == '\t'); value++) {
@@ -55,6 +58,8 @@ static struct said look(const char *at, size_t n) {
             }
             if (is(at, length, "content-range"))
                 said.content_range = 1;
+            else if (google && is(at, length, "x-goog-hash"))
+                said.crc[MF_CRC32C] |= mf_google_crc32c(value, (size_t) (last - value), &named);
             else if (is(at, length, "x-amz-checksum-type")) {
                 if (!typed++)
                     said.composite = is(value, (size_t) (last - value), "COMPOSITE");
@@ -102,7 +107,7 @@ enum mf_verdict mf_response_head(struct mf_xfer *xfer, const struct mf_head *hea
     if (xfer->route->operation != MF_GET)
         return MF_ON;
     if (good) {
-        said = look(xfer->head, xfer->head_n);
+        said = look(xfer->head, xfer->head_n, xfer->route->dialect == MF_GOOGLE);
         if (xfer->status == 200 && !xfer->has_range) {
             /* Of a whole object that came with its checksum: which one to compute while it lands. */
             xfer->crc_kind = MF_NO_CRC;

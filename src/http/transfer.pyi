@@ -4,6 +4,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from typing_extensions import Buffer
 
 OPERATIONS: dict[str, int]
+DIALECTS: dict[str, int]
 FAILURES: tuple[str | None, ...]
 
 def libraries() -> dict[str, tuple[str, str, str]]: ...
@@ -27,6 +28,8 @@ class Route(Protocol):
     def region(self) -> str: ...
     @property
     def match_header(self) -> str: ...
+    @property
+    def related(self) -> tuple[str, str] | None: ...
     @property
     def service(self) -> str: ...
     @property
@@ -103,7 +106,7 @@ CallT = TypeVar("CallT", bound=Call)
 class WireRoute:
     def __init__(
         self, route: Route, operation: int, http_proxy: bool, credentials: WireCredentials | None = None,
-        whole: bool = False, crc: int | None = None,
+        whole: bool = False, crc: int | None = None, dialect: int = 0,
     ) -> None: ...  # fmt: skip
 
 class WireCredentials:
@@ -160,6 +163,8 @@ class Lane(Generic[CallT]):
         checksum: str | None,
         targets: bool,
         longest: int,
+        scheme: str = "s3",
+        said: Callable[[Headers, str | None], Mapping[str, str]] | None = None,
     ) -> None: ...
     @property
     def flying(self) -> int: ...

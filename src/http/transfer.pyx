@@ -19,11 +19,12 @@ cimport cython
 from loaded cimport linked, mf_function
 
 from engine cimport (
-    MF_CRC_KINDS, MF_DELETE, MF_GET, MF_HEAD, MF_NO_CRC, MF_OTHER, MF_PART, MF_PUT, mf_channel, mf_channel_drain,
-    mf_channel_fileno, mf_channel_free, mf_channel_new, mf_channel_take, mf_channel_wait, mf_config, mf_crc_names,
-    mf_creds, mf_engine, mf_engine_free, mf_engine_new, mf_engine_stop, mf_engine_submit, mf_event, mf_header,
-    mf_next_id, mf_now_ns, mf_operation, mf_part, mf_route, mf_target, mf_text, mf_xfer, mf_xfer_cancel,
-    mf_xfer_flowed, mf_xfer_resume,
+    MF_AZURE, MF_CRC32C, MF_CRC_KINDS, MF_CRC_TEXT, MF_DELETE, MF_GET, MF_GOOGLE, MF_GOOGLE_HEAD, MF_HEAD, MF_NO_CRC,
+    MF_OTHER, MF_PART, MF_PUT, MF_S3, mf_channel, mf_channel_drain, mf_channel_fileno, mf_channel_free, mf_channel_new,
+    mf_channel_take, mf_channel_wait, mf_config, mf_crc_encode, mf_crc_names, mf_crc_update, mf_creds, mf_dialect,
+    mf_engine, mf_engine_free, mf_engine_new, mf_engine_stop, mf_engine_submit, mf_event, mf_google_stored,
+    mf_google_upload_head, mf_header, mf_next_id, mf_now_ns, mf_operation, mf_part, mf_route, mf_target, mf_text,
+    mf_xfer, mf_xfer_cancel, mf_xfer_flowed, mf_xfer_resume,
 )
 
 
@@ -60,6 +61,7 @@ cdef tuple CHECKSUMS = tuple([mf_crc_names[kind].decode("ascii") for kind in ran
 OPERATIONS = {
     "GetObject": MF_GET, "HeadObject": MF_HEAD, "PutObject": MF_PUT, "UploadPart": MF_PART, "DeleteObject": MF_DELETE,
 }
+DIALECTS = {"s3": MF_S3, "az": MF_AZURE, "gs": MF_GOOGLE}
 cdef int SIGNALS_MS = 50  # between two looks at pending signals
 
 
@@ -124,15 +126,17 @@ cdef class WireRoute:
     cdef bint own
     cdef WireCredentials credentials
     cdef object crc
+    cdef bytes boundary, kind, tail  # of an upload that describes itself
 
     def __cinit__(self, route, int operation, bint http_proxy, WireCredentials credentials=None, bint whole=False,
-                  crc=None):
+                  crc=None, int dialect=0):
         cdef str origin = route.origin.rstrip("/"), scheme, host
         scheme, _, host = origin.partition("://")
         usual = ":443" if scheme == "https" else ":80"
         self.keep = []
         self.c.id = mf_next_id()
         self.c.operation = <mf_operation> operation
+        self.c.dialect = <mf_dialect> dialect
         self.c.sign_payload = route.sign_payload
         self.c.method = self.text(route.method).at
         self.c.origin = self.text(origin).at
@@ -144,6 +148,9 @@ cdef class WireRoute:
         self.c.service = self.text(route.service)
         self.c.absolute = http_proxy and scheme == "http"
         self.c.whole = whole
+        if route.related is not None:
+            self.boundary, self.kind = header_value(route.related[0]), header_value(route.related[1])
+            self.tail = b"\r\n--" + self.boundary + b"--\r\n"
         self.own = whole or credentials is not None
         self.credentials = credentials
         self.crc = crc
@@ -418,6 +425,7 @@ cdef class Pending:
     cdef int64_t weight
     cdef double sent
     cdef mf_part part
+    cdef char[MF_CRC_TEXT] sum
 
     def __cinit__(self):
         self.xfer = <mf_xfer *> calloc(1, sizeof(mf_xfer))
@@ -607,6 +615,7 @@ cdef extern from "http/plain.h" nogil:
         int verified
 
     int mf_plain_reply(const mf_xfer *xfer, int verify, mf_plain *found)
+    int mf_plain_key(const char *at, size_t n)
 
 
 cdef extern from *:
@@ -676,6 +685,7 @@ cdef inline void fill(object made, int slot, object value):
 cdef enum:
     MOST_KEY = 1024  # bytes, in S3
     OUTCOME_BYTES = 2 << 10  # as in scheduler.py
+    DESCRIBED_BYTES = 256 << 10  # of a body that is looked through here, where nothing else runs meanwhile
 
 # Why Lane.take took no more.
 NO_ROOM, ODD_ITEM, NO_MORE = range(3)
@@ -686,12 +696,13 @@ cdef class Lane:
     """See mfstore.s3.engines.interface.Lane. Here the caller brings routes and credentials.
 
     ``outcome``: the class of outcomes. ``adopt`` makes the call of a plain request that needs one: its arguments are
-    the item's number, the item, the memory reserved for it, when it was sent, and by which credentials.
+    the item's number, the item, the memory reserved for it, when it was sent, and by which credentials. ``said``: None
+    where replies are in S3's words; else makes an outcome's headers, of those that came and the etag.
     """
 
     cdef PyObject *held  # the channel, which whoever has the lane keeps: requests under way hold their lane
-    cdef object adopt
-    cdef str bucket, url
+    cdef object adopt, bucket, said
+    cdef str url
     cdef mf_operation operation
     cdef bint verify, targets, bare, ended
     cdef int crc_kind
@@ -701,8 +712,8 @@ cdef class Lane:
     cdef double now, seconds, finished
     cdef int64_t moved, verified, memory, sizes
 
-    def __cinit__(self, Channel channel, outcome, adopt, int operation, str bucket, bint bare, bint verify,
-                  checksum, bint targets, int64_t longest):
+    def __cinit__(self, Channel channel, outcome, adopt, int operation, bucket, bint bare, bint verify,
+                  checksum, bint targets, int64_t longest, str scheme="s3", said=None):
         if outcome is not outcome_class:
             learn(outcome)
         self.held = <PyObject *> channel
@@ -711,7 +722,8 @@ cdef class Lane:
         if not bucket.isascii():
             raise ValueError("a bucket's name is ASCII")
         self.bucket = bucket
-        self.url = f"s3://{bucket}/"
+        self.url = f"{scheme}://{bucket}/"
+        self.said = said
         self.bare = bare
         self.verify = verify
         self.crc_kind = MF_NO_CRC if checksum is None else CHECKSUMS.index(checksum)
@@ -738,7 +750,7 @@ cdef class Lane:
             return False
         n = PyUnicode_GET_LENGTH(text)
         at = PyUnicode_DATA(text)
-        if n >= 5 and memcmp(at, b"s3://", 5) == 0:
+        if n >= 5 and memcmp(at, PyUnicode_DATA(self.url), 5) == 0:
             begin = PyUnicode_GET_LENGTH(self.url)
             if n <= begin or memcmp(at, PyUnicode_DATA(self.url), begin) != 0:
                 return False
@@ -747,7 +759,7 @@ cdef class Lane:
             n -= begin
         elif not self.bare:
             return False
-        if n == 0 or n > MOST_KEY:
+        if n == 0 or n > MOST_KEY or (self.said is not None and not mf_plain_key(at, n)):
             return False
         pending.key = text
         pending.xfer.key.at = at
@@ -811,7 +823,40 @@ cdef class Lane:
         x.parts = &pending.part
         x.parts_n = 1 if x.body_n else 0
         x.has_body = 1
+        if pending.route.boundary is not None:
+            return self.describe(pending, <bytes> data)
         x.crc_kind = self.crc_kind
+        return True
+
+    cdef bint describe(self, Pending pending, bytes data) except -1:
+        """Whether the bytes can be sent between their description and an end."""
+        cdef mf_xfer *x = pending.xfer
+        cdef WireRoute route = pending.route
+        cdef char[MF_GOOGLE_HEAD] head
+        cdef const char *sum = NULL
+        cdef size_t n
+        if len(data) > DESCRIBED_BYTES or route.boundary in data:
+            return False
+        if self.crc_kind == MF_CRC32C:
+            mf_crc_encode(MF_CRC32C, mf_crc_update(MF_CRC32C, 0, pending.part.at, pending.part.n), pending.sum)
+            sum = pending.sum
+        elif self.crc_kind != MF_NO_CRC:
+            return False
+        n = mf_google_upload_head(head, text_of(route.boundary), x.key, text_of(route.kind), sum)
+        if n == 0:
+            return False
+        pending.keep = [PyBytes_FromStringAndSize(head, n)]
+        x.parts = <mf_part *> PyMem_Malloc(3 * sizeof(mf_part))
+        if x.parts == NULL:
+            raise MemoryError()
+        x.parts[0].at = <const uint8_t *> PyBytes_AS_STRING(pending.keep[0])
+        x.parts[0].n = n
+        x.parts[1] = pending.part
+        x.parts[2].at = <const uint8_t *> PyBytes_AS_STRING(route.tail)
+        x.parts[2].n = len(route.tail)
+        x.parts_n = 3
+        x.body_n = n + pending.part.n + len(route.tail)
+        x.has_key = 0
         return True
 
     cdef bint read(self, Pending pending, item) except -1:
@@ -901,12 +946,18 @@ cdef class Lane:
         cdef object outcome, data = None, size, key, etag = None, headers
         cdef int64_t memory = OUTCOME_BYTES
         cdef double seconds
-        if self.ended or not mf_plain_reply(x, self.verify, &found):
+        if self.ended:
+            return False
+        if pending.route.boundary is not None:
+            found.verified = 0
+            if not mf_google_stored(x, NULL if self.crc_kind == MF_NO_CRC else pending.sum, &found.etag):
+                return False
+        elif not mf_plain_reply(x, self.verify, &found):
             return False
         if found.etag.n:
             etag = PyUnicode_DecodeASCII(found.etag.at, found.etag.n, NULL)
         if self.operation == MF_PUT:
-            size = x.body_n
+            size = len(<bytes> pending.body)
         elif self.operation == MF_HEAD:
             size = found.length
         else:
@@ -921,6 +972,8 @@ cdef class Lane:
         else:
             headers = Headers.__new__(Headers)
             (<Headers> headers).raw = PyBytes_FromStringAndSize(x.head, x.head_n)
+            if self.said is not None:
+                headers = self.said(headers, etag)
         outcome = PyType_GenericAlloc(outcome_class, 0)
         fill(outcome, INDEX, pending.index)
         fill(outcome, ITEM, pending.item)

@@ -105,6 +105,14 @@ class BotocoreControlPlane:
             process.routes.put(name, found)
         return found
 
+    def plain_route(self, operation: str, bucket: str, options: Options) -> Route | None:
+        """See ``interface.RouteSource``."""
+        return self.route(operation, bucket, options)
+
+    def plain_headers(self, operation: str, headers: Mapping[str, str], etag: str | None) -> Mapping[str, str]:
+        """See ``interface.RouteSource``."""
+        return headers
+
     def prepare(self, call: Call) -> tuple[Route, bytes]:
         """See ``interface.RouteSource``."""
         return self.process().preparer.prepare(call)

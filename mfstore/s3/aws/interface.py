@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from mfstore.errors import MfstoreError
     from mfstore.s3.aws.aio_client import AioClient
@@ -44,6 +44,14 @@ class RouteSource(Protocol):
 
     def route(self, operation: str, bucket: str, options: Options) -> Route:
         """What the requests of one of the ``ROUTED`` operations share."""
+
+    def plain_route(self, operation: str, bucket: str, options: Options) -> Route | None:
+        """What plain requests (``Plain``) of GetObject, HeadObject or PutObject share; None where those are calls like
+        all others. Of S3 it is ``route``. That of a PutObject has no condition, and no metadata of its own."""
+
+    def plain_headers(self, operation: str, headers: Mapping[str, str], etag: str | None) -> Mapping[str, str]:
+        """The headers of the good reply to a plain request in the words of S3. ``etag``: what conditions take. Of S3 it
+        is not asked."""
 
     def prepare(self, call: Call) -> tuple[Route, bytes]:
         """The request of any other operation: its whole path, and its body."""

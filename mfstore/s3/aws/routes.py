@@ -48,6 +48,9 @@ class Route:
     then, and that only for people."""
     match_header: str = "if-match"
     """The name of the header that says ``Call.if_match``."""
+    related: tuple[str, str] | None = None
+    """Boundary and content type of a plain PutObject of Google's: the name and the checksum go before the bytes, in
+    JSON, as parts of one body (``multipart/related``), and not in the path and headers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mfstore._core import transfer
@@ -17,6 +18,9 @@ from mfstore.s3.calls import Call, FileRange, Options, Plain, Reply
 from mfstore.s3.engines.interface import Adopt, Channel, Engine, Landed, Lane, Taken
 from mfstore.s3.engines.signing import sign
 from mfstore.s3.service import S3
+
+PLAIN = "plain "
+"""Before an operation, where the route of its plain requests is kept."""
 
 
 class NativeEngine(Engine):
@@ -31,6 +35,7 @@ class NativeEngine(Engine):
         self._control = control
         self.translates = control.service is not S3
         """Whether replies come in the words of another service."""
+        self._dialect = transfer.DIALECTS[control.service.scheme]
         ca_file = transport.ca_file
         if ca_file is None and transport.verify:
             from mfstore.s3.aws.certificates import authorities
@@ -83,7 +88,26 @@ class NativeEngine(Engine):
             return None
         if route.signer == SESSION:
             return self._session_route(route, name, transfer.OPERATIONS[operation])
-        wire = known[name] = transfer.WireRoute(route, transfer.OPERATIONS[operation], self._http_proxy)
+        wire = known[name] = self._made_of(route, operation)
+        return wire
+
+    def _made_of(self, route: Route, operation: str) -> transfer.WireRoute:
+        return transfer.WireRoute(route, transfer.OPERATIONS.get(operation, 0), self._http_proxy, dialect=self._dialect)
+
+    def _plain(self, operation: str, bucket: str, options: Options) -> transfer.WireRoute | None:
+        """The route of the plain requests of a kind; None where there is none."""
+        if not self.translates:
+            return self._shared(operation, bucket, options)
+        version = self._control.version
+        if version != self._version:
+            self._version, self._routes, self._in_session = version, {}, {}
+        name = (PLAIN + operation, bucket, options)
+        wire = self._routes.get(name)
+        if wire is None:
+            route = self._control.plain_route(operation, bucket, options)
+            if route is None:
+                return None
+            wire = self._routes[name] = self._made_of(route, operation)
         return wire
 
     def _made(self, call: Call) -> tuple[transfer.WireRoute, bytes | tuple[Any, ...] | None]:
@@ -98,10 +122,10 @@ class NativeEngine(Engine):
         if route.signer == BOTOCORE:
             whole, made, crc = sign(self._control, call, self.ask)
             body = made if operation else made or b""
-            return transfer.WireRoute(whole, operation, self._http_proxy, None, True, crc), body
+            return transfer.WireRoute(whole, operation, self._http_proxy, None, True, crc, self._dialect), body
         if route.signer == SESSION:
             return self._session_route(route, name, operation), body
-        return transfer.WireRoute(route, operation, self._http_proxy), body
+        return self._made_of(route, call.operation), body
 
     def _session_route(self, route: Route, name: tuple[str, str, Options], operation: int) -> transfer.WireRoute:
         """By the bucket's session, which is another after some minutes."""
@@ -164,10 +188,8 @@ class NativeChannel(Channel):
         """Drop a call; its reply still comes."""
         self._core.cancel(call)
 
-    def lane(self, plain: Plain, first_byte: float, stall: float, outcome: type, adopt: Adopt) -> NativeLane | None:
+    def lane(self, plain: Plain, first_byte: float, stall: float, outcome: type, adopt: Adopt) -> NativeLane:
         """For plain requests."""
-        if self._engine.translates:
-            return None  # lanes read replies in the words of S3
         return NativeLane(self._engine, self._core, plain, first_byte, stall, outcome, adopt)
 
     def flowing(self) -> int:
@@ -198,9 +220,10 @@ class NativeLane(Lane):
         self._kind = plain.operation, plain.bucket, plain.options
         self._timeouts = first_byte, stall
         self._channel = channel  # which the lane itself does not keep
+        said = partial(engine._control.plain_headers, plain.operation) if engine.translates else None
         self._core = transfer.Lane(
             channel, outcome, adopt, transfer.OPERATIONS[plain.operation], plain.bucket, plain.bare, plain.verify,
-            plain.checksum, plain.targets, plain.longest,
+            plain.checksum, plain.targets, plain.longest, engine._control.service.scheme, said,
         )  # fmt: skip
         self._route: transfer.WireRoute | None = None
         self._signer: transfer.WireCredentials | None = None
@@ -220,7 +243,7 @@ class NativeLane(Lane):
         engine = self._engine
         self._credentials = engine._control.keys or engine._control.credentials()
         self._signer = engine._signer(self._credentials)
-        self._route = engine._shared(*self._kind)
+        self._route = engine._plain(*self._kind)
         return self._route is not None
 
     def take(
