@@ -4,7 +4,7 @@ modules of this room know; none of them sends anything."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from time import monotonic
@@ -97,6 +97,16 @@ class AzureControlPlane:
             known = who, requests.shared_route(operation, options, bucket, self.account, who)
             self._routes[name] = known
         return known[1]
+
+    def plain_route(self, operation: str, bucket: str, options: Options) -> Route | None:
+        """See ``interface.RouteSource``."""
+        if operation in requests.SHARED:
+            return self.route(operation, bucket, options)
+        return requests.plain_put_route(options, bucket, self.account, self._authorization())
+
+    def plain_headers(self, operation: str, headers: Mapping[str, str], etag: str | None) -> Mapping[str, str]:
+        """See ``interface.RouteSource``."""
+        return answers.Headers(headers, {})
 
     def prepare(self, call: Call) -> tuple[Route, bytes]:
         """See ``interface.RouteSource``."""

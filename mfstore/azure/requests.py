@@ -58,6 +58,15 @@ def shared_route(operation: str, options: Options, container: str, account: Acco
     return Route(method, account.origin, path, who.query, headers, "", "", False, signer=KEYS)
 
 
+def plain_put_route(options: Options, container: str, account: Account, who: Authorization) -> Route:
+    """What all Put Blob requests have in common that say nothing of a blob but what ``options`` do."""
+    check_options("PutObject", options)
+    said = {"x-ms-blob-type": "BlockBlob", "x-ms-version": VERSION, **_described(options)}
+    headers = tuple(sorted((*said.items(), *who.headers)))
+    path = f"{account.root}/{quote(container, safe='$')}/"
+    return Route("PUT", account.origin, path, who.query, headers, "", "", False, signer=KEYS)
+
+
 def own_route(method: str, account: Account) -> Route:
     """That each request of an operation is its own."""
     return Route(method, account.origin, account.root + "/", "", (), "", "", False, signer=BOTOCORE)
