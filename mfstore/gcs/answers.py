@@ -121,6 +121,17 @@ def translate(reply: Reply) -> None:
         reply.fault = fault(reply)
 
 
+def plain_headers(operation: str, said: Mapping[str, str], etag: str | None) -> Mapping[str, str]:
+    """The headers of the good answer to a plain request, whose object has the generation ``etag``."""
+    if operation != "PutObject":
+        return ObjectHeaders(said)
+    names = (("x-amz-request-id", REQUEST_ID), ("date", "date"))
+    found = {name: value for name, there in names if (value := said.get(there)) is not None}
+    if etag is not None:
+        found["etag"] = found["x-amz-version-id"] = etag
+    return found
+
+
 def _about(reply: Reply) -> dict[str, str]:
     """The request id, by S3's name, and the time."""
     said = reply.headers

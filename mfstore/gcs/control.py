@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from mfstore.errors import BackendError, MfstoreError, Unsupported
 from mfstore.gcs import answers, errors
 from mfstore.gcs.credentials import Access, Keyring
-from mfstore.gcs.requests import MATCH_HEADER, read_route, request_of
+from mfstore.gcs.requests import MATCH_HEADER, plain_put_route, read_route, request_of
 from mfstore.gcs.settings import GcsSettings
 from mfstore.s3.aws.errors import without_passwords
 from mfstore.s3.aws.routes import BOTOCORE, Route, SignedRequest, Transport
@@ -17,6 +17,8 @@ from mfstore.s3.calls import NO_OPTIONS, Call, FileRange, Options, Reply
 from mfstore.s3.service import GCS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mfstore.s3.aws.errors import Verdict
     from mfstore.s3.aws.interface import Ask
     from mfstore.s3.aws.pages import Page
@@ -55,6 +57,16 @@ class GcsControlPlane:
         if operation in READS:
             return read_route(operation, self._place.origin, bucket, options, self._carried())
         return self._each()
+
+    def plain_route(self, operation: str, bucket: str, options: Options) -> Route | None:
+        """See ``interface.RouteSource``."""
+        if operation in READS:
+            return self.route(operation, bucket, options)
+        return plain_put_route(self._place.origin, bucket, options, self._carried(), f"mfstore-{uuid.uuid4().hex}")
+
+    def plain_headers(self, operation: str, headers: Mapping[str, str], etag: str | None) -> Mapping[str, str]:
+        """See ``interface.RouteSource``."""
+        return answers.plain_headers(operation, headers, etag)
 
     def prepare(self, call: Call) -> tuple[Route, bytes]:
         """See ``interface.RouteSource``: such requests are made one by one."""

@@ -24,6 +24,8 @@ AS_STORED = ("accept-encoding", "gzip")
 """Without this, what is stored with ``Content-Encoding: gzip`` is decompressed on its way: other bytes than those that
 were put, of another length, and of no range."""
 OBJECT_FIELDS = "name,generation,size,updated,crc32c,md5Hash,storageClass,metadata"
+PLAIN_FIELDS = "generation,crc32c"
+"""What is read of the answer to a plain upload, in C."""
 LISTED_FIELDS = "items(name,size,updated,generation,storageClass),prefixes,nextPageToken"
 BUCKET_FIELDS = {
     "GetBucketLifecycleConfiguration": "lifecycle",
@@ -59,6 +61,20 @@ def read_route(operation: str, origin: str, bucket: str, options: Options, acces
     return Route(
         method, origin, f"/{quote(bucket, safe='')}/", urlencode(query), headers, "", "", False, KEYS,
         match_header=MATCH_HEADER,
+    )  # fmt: skip
+
+
+def plain_put_route(origin: str, bucket: str, options: Options, access: Headers, boundary: str) -> Route | None:
+    """What all uploads have in common that say nothing of their objects but the name, the type of all, and the checksum
+    of each. None for options that say more."""
+    if any(name != "ContentType" for name in options):
+        return None
+    kind = str(options.get("ContentType", "application/octet-stream"))
+    headers = tuple(sorted((*access, ("content-type", f'multipart/related; boundary="{boundary}"'))))
+    return Route(
+        "POST", origin, f"/upload/storage/v1/b/{_name(bucket)}/o",
+        urlencode({"uploadType": "multipart", "fields": PLAIN_FIELDS}), headers, "", "", False, KEYS,
+        match_header=MATCH_HEADER, related=(boundary, kind),
     )  # fmt: skip
 
 
