@@ -44,6 +44,13 @@ class FakeGcs(Server):
         """What a client is to be told."""
         return self.url
 
+    def judge(self, token, judge):
+        """Let who has this token do what ``judge(permission, bucket, name, listing)`` is true of, and nothing else. None
+        lets him do everything again. A listing's name is its prefix."""
+        self._front.judges.pop(token, None)
+        if judge is not None:
+            self._front.judges[token] = judge
+
     def new_bucket(self, prefix="test"):
         """Make a bucket, with another client than ours; its name."""
         name = f"{prefix}-{uuid.uuid4().hex[:20]}"

@@ -3,6 +3,7 @@
 * Conditions on generations, of every request about one object; the server looks at them in uploads of one kind alone.
 * Checksums that are given with an upload are compared with its bytes.
 * Resumable uploads. The server's end with the first question how far they are, and are forgotten when they have ended.
+* Tokens that a test has a judge for may what he says; who may not list is not told that something is absent.
 * What is absent is named, the bucket or the object; a deletion is answered 204; each answer has an id.
 
 All that changes an object is done one request at a time for each, with the whole body read before. The rest goes
@@ -35,6 +36,8 @@ class GcsFront(FaultProxy):
         super().__init__(url)
         self.sessions = {}
         self.ids = itertools.count(1)
+        self.judges = {}
+        """By a token, who judges what it may: ``judge(permission, bucket, name, listing)``. All others may all."""
         self._locks = weakref.WeakValueDictionary()
 
     def lock(self, bucket, name):
@@ -73,7 +76,10 @@ class _FrontFlow(Flow):
             self.closing = True
             self.request.set("Connection", None)
         if asked.what == "read":
-            await self._read(asked)
+            if refusal := await self._denied(asked):
+                await self._reply(refusal)
+            else:
+                await self._read(asked)
             return
         body, whole = await self._body()
         if asked.what == "chunk":
@@ -118,13 +124,15 @@ class _FrontFlow(Flow):
         else:
             said, data = {}, body
         asked = replace(asked, name=said.get("name") or asked.name)
-        if refusal := gcs_rules.mismatch(asked, said, data):
+        if refusal := await self._denied(asked) or gcs_rules.mismatch(asked, said, data):
             return refusal
         return await self._store(asked, self.request.line.split(" ")[1], self._passed_headers(), body)
 
     async def _start(self, asked, body):
         said = json.loads(body) if body.strip() else {}
         asked = replace(asked, name=said.get("name") or asked.name)
+        if refusal := await self._denied(asked):
+            return refusal
         if not await self._has_bucket(asked.bucket):
             return gcs_rules.absent(asked, False)
         key = uuid.uuid4().hex
@@ -170,6 +178,8 @@ class _FrontFlow(Flow):
         return gcs_rules.absent(asked, False) if answer.status == 404 else answer
 
     async def _change(self, asked, body):
+        if refusal := await self._denied(asked):
+            return refusal
         method, target = self.request.line.split(" ")[:2]
         creates = asked.source or target.partition("?")[0].endswith("/compose")
         async with self.proxy.lock(asked.bucket, asked.name):
@@ -189,6 +199,19 @@ class _FrontFlow(Flow):
             where = asked.source or (asked.bucket, asked.name)
             return gcs_rules.absent(asked, await self._has_bucket(where[0]), where)
         return Answer(204, {}, b"") if method == "DELETE" and answer.status == 200 else answer
+
+    _delete = _update = _change
+
+    async def _denied(self, asked):
+        """The refusal of what the request's token may not; or None."""
+        judge = self.proxy.judges.get(self.request.get("Authorization").removeprefix("Bearer "))
+        if judge is None:
+            return None
+        exists = asked.name is not None and await self._current(asked.bucket, asked.name) is not None
+        for permission, bucket, name in gcs_rules.permissions(asked, exists):
+            if not judge(permission, bucket, name, asked.listing):
+                return gcs_rules.denied(asked, permission)
+        return None
 
     # ---- the server -------------------------------------------------------------------------
 

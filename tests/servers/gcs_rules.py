@@ -27,7 +27,7 @@ CONDITIONS = (
 @dataclass(frozen=True)
 class Asked:
     """What a request asks for: ``what`` is "read", "insert", "start" or "chunk" or "cancel" of a resumable upload,
-    "change" (deletions among it), or "other"."""
+    "delete", "update" of what is said of an object, "change" (copies and compositions), or "other"."""
 
     what: str
     bucket: str = ""
@@ -37,6 +37,7 @@ class Asked:
     xml: bool = False
     media: bool = False
     """Whether a read is of the object's bytes."""
+    listing: bool = False
     source: tuple[str, str] | None = None
     """Bucket and name of what is copied."""
 
@@ -50,21 +51,23 @@ class Asked:
             start = "start" if asked.get("uploadType") == "resumable" else "insert"
             what = steps.get(method, start) if "upload_id" in asked else start
             return cls(what, unquote(found[1]), asked.get("name"), **common)
-        if found := re.fullmatch(r"(?:/download)?/storage/v1/b/([^/]+)(?:/o(?:/([^/]+))?(?:/(.+))?)?", path):
-            bucket, name = unquote(found[1]), unquote(found[2]) if found[2] else None
+        if found := re.fullmatch(r"(?:/download)?/storage/v1/b/([^/]+)(?:(/o)(?:/([^/]+))?(?:/(.+))?)?", path):
+            bucket, name, more = unquote(found[1]), unquote(found[3]) if found[3] else None, found[4]
             media = path.startswith("/download") or asked.get("alt") == "media"
             if method in ("GET", "HEAD"):
-                return cls("read", bucket, name, media=media, **common)
+                listing = name is None and found[2] is not None
+                return cls("read", bucket, name, media=media, listing=listing, **common)
             if name is None:
                 return cls("other", bucket, **common)
-            if found[3] and (into := re.fullmatch(r"(?:rewriteTo|copyTo)/b/([^/]+)/o/([^/]+)", found[3])):
+            if more and (into := re.fullmatch(r"(?:rewriteTo|copyTo)/b/([^/]+)/o/([^/]+)", more)):
                 return cls("change", unquote(into[1]), unquote(into[2]), source=(bucket, name), **common)
-            return cls("change", bucket, name, **common)
+            what = "delete" if method == "DELETE" else "update" if method in ("PATCH", "PUT") else "change"
+            return cls(what, bucket, name, **common)
         if path.startswith(("/storage/", "/upload/", "/download/", "/batch/")) or path == "/":
             return cls("other", **common)
         bucket, _, name = unquote(path[1:]).partition("/")
-        what = "read" if method in ("GET", "HEAD") else "change"
-        return cls(what, bucket, name or None, xml=True, media=bool(name), **common)
+        what = {"GET": "read", "HEAD": "read", "DELETE": "delete"}.get(method, "change")
+        return cls(what, bucket, name or None, xml=True, media=bool(name), listing=not name, **common)
 
     def conditions(self):
         """``(attribute, whether it is to match, value)`` of each."""
@@ -78,6 +81,30 @@ class Asked:
         for attribute, parameter, _ in CONDITIONS:
             if (value := self.query.get(f"ifSource{parameter[2:]}")) is not None:
                 yield attribute, "Not" not in parameter, value
+
+
+def permissions(asked, exists):
+    """What of IAM the request takes, as ``(permission, bucket, name)``; a listing's name is its prefix. ``exists`` says
+    whether there is an object of that name: who may not list is not told that there is none."""
+    place = (asked.bucket, asked.name)
+    if asked.what == "read":
+        if asked.listing:
+            return [("storage.objects.list", asked.bucket, asked.query.get("prefix", ""))]
+        if asked.name is None:
+            return [("storage.buckets.get", asked.bucket, None)]
+        needed = ["get"] if exists else ["get", "list"]
+    elif asked.what in ("insert", "start", "change"):
+        needed = ["create", "delete"] if exists else ["create"]
+    else:
+        needed = {"delete": ["delete"], "update": ["update"]}.get(asked.what, [])
+    sources = [("storage.objects.get", *asked.source)] if asked.source else []
+    return sources + [(f"storage.objects.{one}", *place) for one in needed]
+
+
+def denied(asked, permission):
+    """The answer to who may not."""
+    text = f"The caller does not have {permission} access to it, or it does not exist."
+    return error(asked, 403, "forbidden", text, "AccessDenied")
 
 
 def unmet(conditions, current):

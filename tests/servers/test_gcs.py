@@ -214,6 +214,41 @@ def test_a_race_to_create_and_one_to_delete_have_one_winner(bucket):
     assert sorted(deleted) == [204, *[404] * 11]
 
 
+def test_a_token_may_what_its_judge_says(bucket, gcs_server):
+    bucket.insert("a/here")
+    as_user = {"headers": {"Authorization": "Bearer user"}}
+    may, listed = set(), []
+
+    def judge(permission, of, name, listing):
+        listed.append(name) if listing else None
+        return of == bucket.name and (name or "").startswith("a/") and permission.rpartition(".")[2] in may
+
+    gcs_server.judge("user", judge)
+    denied = (403, "forbidden")
+    assert reason(bucket.object("GET", "a%2Fhere", **as_user)) == denied
+    may.add("get")
+    assert bucket.object("GET", "a%2Fhere", **as_user).status == 200
+    assert b"<Code>AccessDenied<" in gcs_server.request("GET", f"{bucket.name}/a/none", **as_user).body, "may not list"
+    assert reason(bucket.object("GET", "b%2Fhere", **as_user)) == denied
+    may.add("list")
+    assert reason(bucket.object("GET", "a%2Fnone", **as_user)) == ABSENT
+    where = f"storage/v1/b/{bucket.name}/o"
+    assert gcs_server.request("GET", where, "prefix=a/h", **as_user).status == 200
+    assert reason(gcs_server.request("GET", where, **as_user)) == denied
+    assert listed == ["a/h", ""]
+    may.add("create")
+    copy = f"a%2Fhere/rewriteTo/b/{bucket.name}/o/a%2Fcopy"
+    assert [bucket.object("POST", copy, **as_user).status for _ in range(2)] == [200, 403], "to replace is to delete"
+    assert reason(bucket.object("DELETE", "a%2Fcopy", **as_user)) == denied
+    may.add("delete")
+    assert [bucket.object(method, at, **as_user).status for method, at in (("POST", copy), ("DELETE", "a%2Fcopy"))] == [
+        200,
+        204,
+    ]
+    gcs_server.judge("user", None)
+    assert bucket.object("GET", "b%2Fhere", **as_user).status == 404
+
+
 def test_requests_are_counted_and_broken_before_it(bucket, fault_proxy_of):
     server = bucket.server
     proxy = fault_proxy_of(server, [NetworkFault(action=LoseResponse(), method="DELETE", count=1)])
