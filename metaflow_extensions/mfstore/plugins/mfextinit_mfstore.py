@@ -1,3 +1,8 @@
-"""mfstore's storage classes take the place of Metaflow's ``s3`` and ``local``."""
+"""mfstore's storage classes take the place of Metaflow's own."""
 
-DATASTORES_DESC = [("s3", ".storages.S3Storage"), ("local", ".storages.LocalStorage")]
+DATASTORES_DESC = [
+    ("s3", ".storages.S3Storage"),
+    ("azure", ".storages.AzureStorage"),
+    ("gs", ".storages.GSStorage"),
+    ("local", ".storages.LocalStorage"),
+]

@@ -53,10 +53,7 @@ def remote_backend(url: str, reached: Mapping[str, Any]) -> Any:
     from mfstore.backends import bucket_backend, said_of
 
     options = {**arguments_at(url, url), "memory": resolve(place=url).memory // 4}
-    kind = bucket_backend(url)
-    if not url.startswith("s3://"):
-        return kind(url, **{**options, **reached})
-    if not options["encryption"] or "encryption" in reached or "kms_key" in reached:
+    if not options.get("encryption") or "encryption" in reached or "kms_key" in reached:
         for name in EncryptionKnobs._fields:
-            options.pop(name)
-    return kind(url, **said_of(url, {**options, **reached}))
+            options.pop(name, None)
+    return bucket_backend(url)(url, **said_of(url, {**options, **reached}))

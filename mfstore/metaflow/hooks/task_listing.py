@@ -56,7 +56,7 @@ class TaskListing:
     def __init__(self, flow_datastore: Any, blobs: BucketBlobs) -> None:
         self._content_store = flow_datastore.ca_store
         self._full_uri = flow_datastore._storage_impl.full_uri
-        self._root: str = flow_datastore.datastore_root.rstrip("/")
+        self._root: str = flow_datastore._storage_impl.url.rstrip("/")
         self._blobs = blobs
 
     def find(self, task: str, attempt: int | None, allow_not_done: bool) -> FoundAttempt:

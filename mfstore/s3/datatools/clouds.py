@@ -30,13 +30,14 @@ def cloud_settings(url: str) -> CloudSettings:
     """By ``AZURE_STORAGE_BLOB_SERVICE_ENDPOINT``, and the provider of credentials that Metaflow is configured for. What
     they do not say, the environment says, as it does without Metaflow."""
     bucket = bucket_url(split_url(url)[0])
-    options = _azures_options() if bucket.startswith("az://") else _googles_options()
+    options = _azures_options(url) if bucket.startswith("az://") else _googles_options()
     return CloudSettings(bucket, options)
 
 
-def _azures_options() -> dict[str, Any]:
+def _azures_options(url: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    if endpoint := setting("AZURE_STORAGE_BLOB_SERVICE_ENDPOINT"):
+    endpoint = setting("AZURE_STORAGE_BLOB_SERVICE_ENDPOINT")
+    if endpoint and not url.startswith("abfss://"):  # which names the account itself
         options["endpoint_url"] = str(endpoint)
     provider = setting("DEFAULT_AZURE_CLIENT_PROVIDER") or AZURES_PROVIDER
     if provider != AZURES_PROVIDER:
