@@ -22,13 +22,15 @@ DONE = ("CreateMultipartUpload", "CompleteMultipartUpload", "CopyObject", "Uploa
 S3_CODES = {
     "BlobNotFound": "NoSuchKey",
     "ContainerNotFound": "NoSuchBucket",
-    "ResourceNotFound": "NoSuchKey",
     "ConditionNotMet": "PreconditionFailed",
     "BlobAlreadyExists": "PreconditionFailed",
     "InvalidBlockList": "NoSuchUpload",
     "ServerBusy": "SlowDown",
 }
 """What jobs look at, which know S3's codes. Errors name Azure's."""
+STATUSES = {"ResourceNotFound": 403, "InvalidBlockList": 404}
+"""Other statuses than Azure's: it answers 404 to whoever may not know whether there is something, which is not to be
+taken for "absent"; and an upload that is gone is 404 in S3."""
 OURS = ("mfstore_", "metaflow_")
 """Metadata that was written with hyphens, which Azure does not have, begins so."""
 
@@ -108,8 +110,7 @@ def translate(reply: Reply) -> None:
         code = raw.get("x-ms-error-code")
         if code is not None:
             reply.fault = Fault(S3_CODES.get(code, code), request_id=request)
-            if code == "InvalidBlockList":
-                reply.status = 404  # as S3 answers where an upload is gone
+            reply.status = STATUSES.get(code, reply.status)
     elif operation == "UploadPart":
         said = {"etag": f'"{reply.call.part}"'}  # a block has none, and a job wants one
     elif operation in DONE and not reply.data:
@@ -129,7 +130,7 @@ def output(call: Call, reply: Reply) -> dict[str, Any]:
         raise BackendError("what answers is no Blob service of Azure", hint=ENDPOINT_HINT)
     match call.operation:
         case "CreateMultipartUpload":
-            return {"UploadId": new_upload((call.params or {}).get("Metadata"))}
+            return {"UploadId": new_upload(call.params or {})}
         case "CompleteMultipartUpload":
             return {"ETag": headers.get("etag")}
         case "CopyObject":
@@ -167,7 +168,7 @@ def _page(root: ElementTree.Element, after: str) -> Page:
     for node in root.find("Blobs") or ():
         if node.tag == "BlobPrefix":
             prefixes.append(_name(node))
-        elif node.tag == "Blob" and (found := _listed(node)) is not None and found.key > after:
+        elif node.tag == "Blob" and (found := _listed(node)) is not None and found.key != after:
             # startFrom shows the key itself, and S3 what is after it.
             objects.append(found)
     return Page(tuple(objects), tuple(prefixes), root.findtext("NextMarker") or None)

@@ -34,10 +34,6 @@ MISSING: Mapping[str, tuple[str, str | None]] = {
     "BlobNotFound": ("no such object", shared.KEY_HINT),
     "ContainerNotFound": ("no such container", "Check its name, the account and the endpoint"),
     "ContainerBeingDeleted": ("the container is being deleted", "Its name is free again after a minute"),
-    "ResourceNotFound": (
-        "no such object or container, or it is not public",
-        "Without credentials a private container is not told from one that is absent",
-    ),
     "InvalidBlockList": ("no such multipart upload: its blocks are gone", "Somebody else wrote the blob meanwhile"),
 }
 CONFLICTS: Mapping[str, str] = {
@@ -74,6 +70,10 @@ DENIED: Mapping[str, tuple[str, str | None]] = {
     ),
     "PublicAccessNotPermitted": (
         "the account lets nobody in without credentials", "Give credentials, and leave out anonymous=True"
+    ),
+    "ResourceNotFound": (
+        "the container is not public, or there is none",
+        "Give credentials: without them one is not told from the other",
     ),
     "NoAuthenticationInformation": ("the request says not who asks", "Give credentials: the container is not public"),
     "InvalidAuthenticationInfo": (

@@ -45,7 +45,6 @@ CONFIGURATIONS = {
     "GetObjectRetention": "a blob tells its retention when it is asked for its properties",
     "DeleteObjects": "each blob is deleted by a request of its own",
 }
-WRITE_ID = "mfstore-write"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -148,8 +147,9 @@ def _complete(call: Call, account: Account, who: Authorization) -> _Made:
     # Latest, not Uncommitted: what was done already, and whose answer was lost, may be asked again.
     blocks = "".join(f"<Latest>{escape(block_id(upload, number))}</Latest>" for number in numbers)
     body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{blocks}</BlockList>'.encode()
-    metadata = {WRITE_ID: upload[:32], **metadata_of_upload(upload)}
-    return "PUT", {"comp": "blocklist"}, {**_described(call.options), **metadata_headers(metadata)}, body
+    blob = said_of_upload(upload)
+    headers = {**_described({**blob, **call.options}), **metadata_headers(blob.get("Metadata"))}
+    return "PUT", {"comp": "blocklist"}, headers, body
 
 
 def _abort(call: Call, account: Account, who: Authorization) -> _Made:
@@ -235,17 +235,18 @@ _MAKERS = {
 # ---- uploads in blocks ---------------------------------------------------------------------
 
 
-def new_upload(metadata: Mapping[str, str] | None) -> str:
-    """The id of a new upload: ours, since Azure has none. What is said of the blob has to be said at the end, so it
-    travels in it."""
-    said = base64.urlsafe_b64encode(json.dumps(dict(metadata)).encode()).decode() if metadata else ""
-    return f"{uuid.uuid4().hex}.{said}"
+def new_upload(said: Mapping[str, Any]) -> str:
+    """The id of a new upload: ours, since Azure has none. What was ``said`` of the blob has to be said to Azure at the
+    end, so it travels in it."""
+    kept = {name: said[name] for name in ("Metadata", "StorageClass", *PROPERTIES) if said.get(name)}
+    text = base64.urlsafe_b64encode(json.dumps(kept).encode()).decode() if kept else ""
+    return f"{uuid.uuid4().hex}.{text}"
 
 
-def metadata_of_upload(upload: str) -> dict[str, str]:
-    """What a new upload was told of its blob."""
-    said = upload.partition(".")[2]
-    found: dict[str, str] = json.loads(base64.urlsafe_b64decode(said)) if said else {}
+def said_of_upload(upload: str) -> dict[str, Any]:
+    """What was said of the blob when its upload began."""
+    text = upload.partition(".")[2]
+    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(text)) if text else {}
     return found
 
 

@@ -1,13 +1,29 @@
 """Stores on Azure: the contract, over http by key and over TLS by token, and what happens when things go wrong."""
 
+import json
+import os
+import random
+import subprocess
+import sys
 import time
 import types
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
+import numpy as np
 import pytest
 
-from mfstore.backends.azure import AzureBackend
-from mfstore.testing import BackendTests
+import mfstore
+from mfstore import errors
+from mfstore.azure import answers
+from mfstore.backends.azure import ACCOUNT, AzureBackend
+from mfstore.backends.ranges import KeyRange, without
+from mfstore.s3 import BulkClient
+from mfstore.testing import BackendTests, NetworkFault
+from mfstore.testing.actions import CorruptRequest, LoseResponse, Reset, Truncate, azure_error
+from tests.rigs.gc import collect
+from tests.rigs.s3_faults import Held
 
 pytestmark = pytest.mark.server
 
@@ -63,3 +79,293 @@ class TestByToken(AzureTests):
 
     def options(self):
         return {"endpoint_url": self.server.endpoint, "credential": Token(self.server), "verify": self.server.ca_file}
+
+
+# ---- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(azurite):
+    return Place(azurite)
+
+
+class Place:
+    """A container, and how stores and clients are opened in it."""
+
+    def __init__(self, server):
+        self.server, self.container = server, server.new_container()
+        self.url = f"az://{self.container}/some/store"
+        self.options = {"endpoint_url": server.endpoint, "account_key": server.key}
+
+    def through(self, proxy, **more):
+        """The options of whoever goes through a proxy."""
+        return {**self.options, "endpoint_url": f"{proxy.url}/{self.server.account}", **more}
+
+    def open(self, proxy=None, **more):
+        return mfstore.open(self.url, **(self.options if proxy is None else self.through(proxy)), **more)
+
+    def backend(self, proxy=None, **more):
+        return AzureBackend(self.url, **(self.options if proxy is None else self.through(proxy)), **more)
+
+    def blob(self, method, key, query="", headers=(), body=b""):
+        return self.server.request(method, f"{self.container}/some/store/{key}", query, headers, body)
+
+
+ARRAY = np.random.default_rng(0).random(200_000)
+LARGE = random.Random(2).randbytes(40 << 20)
+
+
+def test_few_requests_for_small_things(place, fault_proxy_of):
+    proxy = fault_proxy_of(place.server)
+
+    def counts():
+        found = Counter(entry.method for entry in proxy.requests())
+        proxy.clear()
+        return dict(found)
+
+    store = place.open(proxy)
+    first = store.save({"the first": 1})
+    assert counts() == {"GET": 2, "PUT": 2}  # the description, and the recipe
+    key = store.save({"x": [1, 2]})
+    assert counts() == {"GET": 1, "PUT": 1}
+    other = place.open(proxy)
+    assert counts() == {"GET": 1}
+    assert other.load(key, ["x"]) == {"x": [1, 2]}
+    assert counts() == {"GET": 1}
+    store.refs["latest"] = first
+    assert counts() == {"GET": 2, "PUT": 1}
+    store.refs["latest"] = key
+    assert counts() == {"GET": 2, "PUT": 1}  # conditions need not be tried
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        azure_error(503, "ServerBusy", Retry_After="0"), azure_error(500, "OperationTimedOut"),
+        azure_error(500, "InternalError"), azure_error(429, "TooManyRequests"), Reset(), Truncate(100), LoseResponse(),
+    ],
+    ids=lambda action: f"{type(action).__name__}-{getattr(action, 'code', '')}",
+)  # fmt: skip
+def test_every_third_request_fails_and_nothing_is_lost(place, fault_proxy_of, action):
+    proxy = fault_proxy_of(place.server, [NetworkFault(action=action, every=3)])
+    store = place.open(proxy)
+    key = store.save({"array": ARRAY, "text": "words " * 1000})
+    store.refs["latest"] = key
+    store.refs["latest"] = store.put(1)
+    store.refs["latest"] = key
+    proxy.heal()
+    with place.open() as other:
+        np.testing.assert_array_equal(other.load(other.refs["latest"], ["array"])["array"], ARRAY)
+
+
+def test_a_lost_answer_to_a_conditional_write_is_no_conflict(place, fault_proxy_of):
+    proxy = fault_proxy_of(place.server, [NetworkFault(action=LoseResponse(), method="PUT", times=1)])
+    backend = place.backend(proxy)
+    etag = backend.put_if("refs/one", b"ours", None)
+    assert backend.head("refs/one").etag == etag
+    proxy.inject(NetworkFault(action=LoseResponse(), method="PUT", times=1))
+    assert backend.put_if("refs/one", b"ours again", etag) == backend.head("refs/one").etag
+    place.blob("PUT", "refs/two", headers={"x-ms-blob-type": "BlockBlob"}, body=b"theirs")
+    with pytest.raises(errors.Conflict):
+        backend.put_if("refs/two", b"ours", None)
+
+
+def test_large_objects_go_in_blocks_and_survive_lost_answers(place, fault_proxy_of):
+    proxy = fault_proxy_of(place.server, [NetworkFault(action=LoseResponse(), query="comp=blocklist", times=1)])
+    client = BulkClient(f"az://{place.container}", **place.through(proxy))
+    (outcome,) = client.put_many([("large", LARGE)], content_type="text/x", metadata={"a-b": "c"})
+    assert outcome.size == len(LARGE)
+    stored = place.server.request("GET", f"{place.container}/large")
+    assert stored.body == LARGE
+    assert (stored.headers["content-type"], stored.headers["x-ms-meta-a_b"]) == ("text/x", "c")
+    (got,) = client.get_many(["large"])
+    assert (bytes(got.data), got.metadata["a_b"]) == (LARGE, "c")
+
+
+def test_blocks_that_another_writer_swept_away_are_sent_again(place, fault_proxy_of):
+    """Whoever writes a blob drops the blocks that others have sent for it."""
+    held = Held()
+    proxy = fault_proxy_of(place.server, [NetworkFault(action=held, query="comp=blocklist", times=1)])
+    client = BulkClient(f"az://{place.container}", **place.through(proxy))
+    with ThreadPoolExecutor(1) as pool:
+        putting = pool.submit(lambda: list(client.put_many([("large", LARGE)])))
+        assert held.seen.wait(60)
+        other = BulkClient(f"az://{place.container}", **place.options)
+        list(other.put_many([("large", LARGE[::-1])]))
+        held.go.set()
+        (outcome,) = putting.result()
+    assert outcome.error is None
+    assert place.server.request("GET", f"{place.container}/large").body == LARGE
+
+
+def test_bytes_that_change_on_their_way_are_refused_by_azure(place, fault_proxy_of):
+    proxy = fault_proxy_of(place.server, [NetworkFault(action=CorruptRequest(), method="PUT", times=1)])
+    client = BulkClient(f"az://{place.container}", **place.through(proxy))
+    (outcome,) = client.put_many([("one", b"x" * 5000)])
+    assert (outcome.error, outcome.attempts) == (None, 2)
+    assert place.server.request("GET", f"{place.container}/one").body == b"x" * 5000
+
+
+def test_a_refusal_is_never_absence(place, fault_proxy_of):
+    key = place.open().put([1, 2])
+    for action in (
+        azure_error(403, "AuthorizationPermissionMismatch"), azure_error(403, "AuthorizationFailure"),
+        azure_error(404, "ResourceNotFound"), azure_error(409, "PublicAccessNotPermitted"),
+    ):  # fmt: skip
+        proxy = fault_proxy_of(place.server)
+        store = place.open(proxy)
+        proxy.inject(NetworkFault(action=action))
+        for ask in (store.get, store.exists, lambda key: list(store.keys()), lambda key: store.put([3])):
+            with pytest.raises(errors.AccessDenied):
+                ask(key)
+
+
+def test_what_is_missing_is_named(place):
+    missing = AzureBackend("az://no-such-container/x", **place.options)
+    with pytest.raises(errors.NotFound, match=r"no such container.*devstoreaccount1.*ContainerNotFound"):
+        missing.put("packs/ab/one", [b"x"])
+    with pytest.raises(errors.NotFound, match="ContainerNotFound"):
+        missing.put_if("refs/one", b"x", "0x1")
+    reader = AzureBackend(place.url, endpoint_url=place.server.endpoint, sas_token=place.server.sas("rl"))
+    with pytest.raises(errors.AccessDenied, match=r"sp=.*write"):
+        reader.put("packs/ab/one", [b"x"])
+    assert list(reader.list("")) == []
+    wrong = AzureBackend(place.url, endpoint_url=place.server.endpoint, account_key="d3Jvbmc=")
+    with pytest.raises(errors.AccessDenied, match="account key is wrong"):
+        wrong.get("packs/ab/one")
+    ended = AzureBackend(place.url, endpoint_url=place.server.endpoint, sas_token=place.server.sas("rl", -60))
+    with pytest.raises(errors.AccessDenied) as caught:
+        ended.get("packs/ab/one")
+    assert "sig=" not in str(caught.value)
+
+
+def test_leases_keep_blobs(place):
+    backend = place.backend()
+    backend.put("packs/ab/one", [b"1"])
+    backend.put("packs/ab/two", [b"2"])
+    etags = {info.key: info.etag for info in backend.list("packs/")}
+    lease = {"x-ms-lease-action": "acquire", "x-ms-lease-duration": "-1"}
+    assert place.blob("PUT", "packs/ab/one", "comp=lease", lease).status == 201
+    with pytest.raises(errors.Locked, match="lease") as caught:
+        backend.delete_unchanged(etags)
+    assert [*caught.value.locks] == ["packs/ab/one"]
+    assert [info.key for info in backend.list("packs/")] == ["packs/ab/one"]
+    with pytest.raises(errors.AccessDenied, match="lease"):
+        backend.put("packs/ab/one", [b"2"])
+
+
+def test_directories_are_no_blobs(place):
+    backend = place.backend()
+    backend.put("packs/ab/one", [b"1"])
+    place.blob("PUT", "packs/ab", headers={"x-ms-blob-type": "BlockBlob", "x-ms-meta-hdi_isfolder": "true"})
+    assert [info.key for info in backend.list("")] == ["packs/ab/one"]
+
+
+@pytest.mark.parametrize("told", ["flat", "hierarchical", "not told"])
+def test_ranges_of_a_listing_in_any_order(place, monkeypatch, told):
+    """In an account with a hierarchical namespace names come in another order: there no listing is cut by keys."""
+    backend = place.backend()
+    keys = [f"{folder}/{number}" for folder in ("a", "a-b", "b", "c") for number in range(5)]
+    backend.put_all([(key, [b"x"]) for key in keys])
+    if told != "flat":
+        flat = {"HierarchicalNamespace": True} if told == "hierarchical" else {}
+        real = answers.output
+        monkeypatch.setattr(
+            answers, "output", lambda call, reply: flat if call.operation == ACCOUNT else real(call, reply)
+        )
+    found = [info.key for info in backend.list_ranges(without("", ["a/"]))]
+    assert sorted(found) == [key for key in keys if not key.startswith("a/")]
+    assert sorted(info.key for info in backend.list_ranges([KeyRange("b/", "b/1", "b/4")])) == ["b/2", "b/3"]
+
+
+def test_copies_keep_what_is_said_of_a_blob(place):
+    backend = place.backend()
+    backend.put("packs/ab/one", [b"12345"])
+    backend.copy("packs/ab/one", "packs/ab/two")
+    assert backend.vouch(["packs/ab/two"]) == {"packs/ab/two": 5}
+    etag = backend.head("packs/ab/one").etag
+    backend.aging.add("packs/ab/one")
+    backend.refresh(["packs/ab/one"])
+    assert backend.head("packs/ab/one").etag != etag  # written again
+    assert backend.vouch(["packs/ab/one"]) == {"packs/ab/one": 5}
+
+
+# ---- tokens ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_that_ended_is_replaced(azurite_tls):
+    """One that Azure takes for ended is asked for anew, and the request sent again."""
+    source = Token(azurite_tls)
+    ended = [azurite_tls.token(-60)]
+    source.get_token = lambda *scopes, fresh=source.get_token: (
+        types.SimpleNamespace(token=ended.pop(), expires_on=time.time() + 3600) if ended else fresh(*scopes)
+    )
+    container = azurite_tls.new_container()
+    options = {"endpoint_url": azurite_tls.endpoint, "credential": source, "verify": azurite_tls.ca_file}
+    with AzureBackend(f"az://{container}/x", **options) as backend:
+        backend.client.transfers  # made, and nobody asked
+        assert source.asked == []
+        monkey = backend.client.transfers.control.keyring
+        monkey.current()
+        monkey._renewed = 0.0
+        backend.put("packs/ab/one", [b"1"])
+        assert backend.get("packs/ab/one") == b"1"
+    assert len(source.asked) == 1
+
+
+# ---- processes -------------------------------------------------------------------------------------------------------
+
+WRITER = """
+import json, sys
+import mfstore, numpy as np
+
+store = mfstore.open(sys.argv[1], **json.loads(sys.argv[2]))
+for number in range(1000):
+    print(store.put({"array": np.random.default_rng(number).random(100_000)}), flush=True)
+    print(store.put(np.random.default_rng(number).random(6_000_000)), flush=True)
+"""
+
+
+def test_killed_in_the_middle_of_a_save(place):
+    command = [sys.executable, "-c", WRITER, place.url, json.dumps(place.options)]
+    for acknowledged_before in (1, 2):
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        keys = [writer.stdout.readline().strip() for _ in range(acknowledged_before)]
+        time.sleep(0.15)  # into the large save, or the small one after it
+        writer.kill()
+        keys += writer.communicate()[0].split()
+        store = place.open()
+        for number, key in enumerate(keys[:2]):
+            found = store.get(key)
+            size = 100_000 if number == 0 else 6_000_000
+            np.testing.assert_array_equal(
+                found["array"] if number == 0 else found, np.random.default_rng(0).random(size)
+            )
+        for key in store.keys():
+            store.get(key)  # visible means whole
+
+
+def test_handles_work_after_a_fork(place):
+    store = place.open()
+    key = store.put({"array": ARRAY})
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if len(store.get(key)["array"]) == len(ARRAY) and store.put([1, 2]) else 1
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert store.get(store.put([1, 2])) == [1, 2]
+
+
+def test_a_collection(place):
+    store = place.open()
+    kept = store.save({"array": ARRAY})
+    store.refs["kept"] = kept
+    gone = store.save({"array": ARRAY + 1})
+    collect(place.open())
+    with place.open() as other:
+        np.testing.assert_array_equal(other.load(kept)["array"], ARRAY)
+        with pytest.raises(errors.NotFound):
+            other.load(gone)
