@@ -17,7 +17,7 @@ from mfstore.errors import BackendError, MfstoreError, Unsupported
 from mfstore.s3.aws.routes import Credentials, Route, SignedRequest, Transport
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
 from mfstore.s3.connecting import transport_to
-from mfstore.s3.service import Service
+from mfstore.s3.service import AZURE
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.aio_client import AioClient
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from mfstore.s3.aws.interface import Ask
     from mfstore.s3.aws.pages import Page
 
-AZURE = Service(
-    "az", "Azure Blob Storage", keys_per_delete=0, conditional=True, checksums=("CRC64NVME",)
-)  # fmt: skip
 BODY_BYTES = 64 << 20
 """Of a reply read as XML: a page of 5000 blobs has some 5 MiB."""
 CACHED_ROUTES = 256

@@ -205,7 +205,10 @@ def _list(call: Call, account: Account, who: Authorization) -> _Made:
 
 def _versions(call: Call, account: Account, who: Authorization) -> _Made:
     # Of any one blob: whether it has a version tells whether they are kept.
-    return "GET", {"restype": "container", "comp": "list", "include": "versions", "maxresults": "1"}, {}, b""
+    query = {"restype": "container", "comp": "list", "include": "versions", "maxresults": "1"}
+    if (call.params or {}).get("Prefix"):
+        query["prefix"] = (call.params or {})["Prefix"]
+    return "GET", query, {}, b""
 
 
 def _account(call: Call, account: Account, who: Authorization) -> _Made:

@@ -13,8 +13,8 @@ from mfstore.azure.urls import locate
 from mfstore.backends.base import ObjectLock
 from mfstore.backends.buckets import BucketBackend
 from mfstore.errors import AccessDenied, Conflict, InvalidKey, MfstoreError, NotFound, Unsupported
-from mfstore.s3.calls import Call
-from mfstore.s3.transfers.metadata import ConfigurationJob
+from mfstore.s3.calls import NO_OPTIONS, Call
+from mfstore.s3.service import AZURE
 from mfstore.s3.transfers.uploads import SingleCallJob
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 VERSIONING = "GetBucketVersioning"
 ACCOUNT = "GetAccountInformation"
-LARGEST_COPY = 256 << 20
-"""Bytes that Copy Blob From URL takes."""
 MODES = {"locked": "COMPLIANCE", "unlocked": "GOVERNANCE"}
 """Modes of an immutability policy, by S3's names: the first nobody can shorten, the second who may change policies."""
 
@@ -79,7 +77,7 @@ class AzureBackend(BucketBackend):
         folder, where ``a/b`` is before ``a-b``: a listing that was cut by keys would miss some."""
         if self._flat is None:
             try:
-                found = self._transfers.one(ConfigurationJob(0, ACCOUNT, self.bucket, ACCOUNT)).data
+                found = self._transfers.one(SingleCallJob(Call(ACCOUNT, self.bucket))).data
                 self._flat = found.get("HierarchicalNamespace") is False
             except (AccessDenied, NotFound, Unsupported):
                 self._flat = False  # it may not be asked: then better not relied on
@@ -92,7 +90,7 @@ class AzureBackend(BucketBackend):
         info = self.head(source)
         if info.etag != etag:
             return False
-        if info.size > LARGEST_COPY:
+        if info.size > (AZURE.largest_copy or 0):
             return super().move_unchanged(source, target, etag, replace=replace)
         # One copy inside the service: of this version alone, and, if need be, only where there is nothing yet.
         said = {"CopySource": {"Bucket": self.bucket, "Key": self._name(source)}, "CopySourceIfMatch": etag}
@@ -115,17 +113,18 @@ class AzureBackend(BucketBackend):
         return [not there.get(key, False) for key in objects]
 
     def versioning(self) -> str:
-        return str(self._configuration(VERSIONING).get("Status", ""))
-
-    def _configuration(self, operation: str) -> Mapping[str, Any]:
+        # Of a blob of this store: a role may be limited to its prefix.
+        call = Call(VERSIONING, self.bucket, None, NO_OPTIONS, {"Prefix": self._prefix})
         try:
-            found: Mapping[str, Any] = self._transfers.one(ConfigurationJob(0, operation, self.bucket, operation)).data
-        except AccessDenied as error:
+            return str(self._transfers.one(SingleCallJob(call)).data.get("Status", ""))
+        except (NotFound, Unsupported):
+            return ""
+        except MfstoreError as error:
             self._relocate(error)
             raise
-        except (NotFound, Unsupported):
-            return {}
-        return found
+
+    def _kept_by(self, error: AccessDenied) -> str:
+        return error.reason
 
     def locks(self, keys: Sequence[str]) -> dict[str, ObjectLock]:
         found: dict[str, ObjectLock] = {}

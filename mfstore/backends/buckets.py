@@ -552,7 +552,7 @@ class BucketBackend(Backend):
         except MfstoreError:
             told = {}
         locks = {
-            key: words(told.get(key, ObjectLock())) for key, error in refused.items()
+            key: words(told[key]) if key in told else self._kept_by(error) for key, error in refused.items()
             if key in told or speaks_of_locks(error)
         }  # fmt: skip
         for key, error in refused.items():
@@ -560,6 +560,10 @@ class BucketBackend(Backend):
                 self._located(error, key)
                 return error
         return locked(locks, changed, self.url)
+
+    def _kept_by(self, error: AccessDenied) -> str:
+        """What keeps an object, by the refusal to delete it, where the object itself does not tell."""
+        return words(ObjectLock())
 
     def _place(self, key: str) -> tuple[str, str]:
         return self.bucket, self._name(key)

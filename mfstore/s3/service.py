@@ -26,6 +26,10 @@ class Service:
     """What uploads carry unless somebody says otherwise."""
     checksums: tuple[str, ...] = ("CRC64NVME", "CRC32C", "CRC32")
     """What they may carry."""
+    largest_copy: int | None = None
+    """Bytes of the longest object that one request copies; None: as S3's. Longer ones are copied in parts."""
+    drops_parts: bool = False
+    """Whoever makes an object drops the parts that others have sent of it: they have to send them again."""
     copies_whole: bool = False
     """Objects of any size are copied by requests that go on where the one before ended, and not in parts."""
     absent_codes: tuple[str, ...] = ("NoSuchKey", "NotFound")
@@ -33,6 +37,10 @@ class Service:
 
 
 S3 = Service("s3", "S3")
+AZURE = Service(
+    "az", "Azure Blob Storage", keys_per_delete=0, conditional=True, checksums=("CRC64NVME",), largest_copy=256 << 20,
+    drops_parts=True,
+)  # fmt: skip
 GCS = Service(
     "gs", "Google Cloud Storage", keys_per_delete=0, ordered_parts=True, conditional=True, checksum="CRC32C",
     checksums=("CRC32C",), copies_whole=True,

@@ -9,7 +9,7 @@ from mfstore.azure.control import AzureControlPlane
 from mfstore.azure.settings import EMULATOR_KEY, AzureSettings
 from mfstore.azure.urls import check_key, locate
 from mfstore.backends.azure import AzureBackend
-from mfstore.s3 import BulkClient
+from mfstore.s3.bulk.client import BulkClient
 
 KEY = "c2VjcmV0LWtleQ=="
 SAS = "sv=2021-12-02&se=2030-01-01T00%3A00%3A00Z&sig=secret-signature"

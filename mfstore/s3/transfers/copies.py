@@ -79,7 +79,7 @@ def put_again(headers: Mapping[str, str]) -> dict[str, Any]:
 
 
 class CopyJob(MultipartJob):
-    """Copy an object inside the service. One request, or, beyond LARGEST_COPY, parts in parallel.
+    """Copy an object inside the service. One request, or, beyond what one takes, parts in parallel.
     Where a request has copied part of the object, others follow that go on where it ended.
 
     The copy has the original's headers, metadata, tags, encryption and storage class, but for what ``options`` say; not
@@ -148,7 +148,8 @@ class CopyJob(MultipartJob):
         self.size = length_of(reply)
         if headers.get("etag"):
             self._match["CopySourceIfMatch"] = headers["etag"]
-        if self.size > LARGEST_COPY and not control.service.copies_whole:
+        largest = control.service.largest_copy or LARGEST_COPY
+        if self.size > largest and not control.service.copies_whole:
             tagged = headers.get("x-amz-tagging-count", "0") != "0"
             if tagged and self.options.get("TaggingDirective") != "REPLACE":
                 self._asked = True

@@ -397,6 +397,9 @@ class PutJob(MultipartJob):
                 return (self._look(call, reply, control),)
             if call.operation == "UploadPart" and reply.status in (404, 410):
                 raise Restart(control.problem(call, reply))
+        if control.service.drops_parts and call.operation == "CompleteMultipartUpload" and reply.status == 404:
+            if not (lost and self._id):
+                raise Restart(control.problem(call, reply))
         if call.operation == "CompleteMultipartUpload" and lost and (reply.status == 404 or conditional):
             return (self._look(call, reply, control),)
         if call.operation == "HeadObject" and call.tag.part is None:
