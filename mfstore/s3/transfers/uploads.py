@@ -397,11 +397,11 @@ class PutJob(MultipartJob):
                 return (self._look(call, reply, control),)
             if call.operation == "UploadPart" and reply.status in (404, 410):
                 raise Restart(control.problem(call, reply))
-        if control.service.drops_parts and call.operation == "CompleteMultipartUpload" and reply.status == 404:
-            if not (lost and self._id):
+        if call.operation == "CompleteMultipartUpload":
+            if lost and (conditional or (reply.status == 404 and not control.service.drops_parts)):
+                return (self._look(call, reply, control),)
+            if reply.status == 404 and control.service.drops_parts:
                 raise Restart(control.problem(call, reply))
-        if call.operation == "CompleteMultipartUpload" and lost and (reply.status == 404 or conditional):
-            return (self._look(call, reply, control),)
         if call.operation == "HeadObject" and call.tag.part is None:
             return self._stored(None, reply)
         if call.operation == "HeadObject" and reply.status == 404:
