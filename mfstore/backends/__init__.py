@@ -47,7 +47,7 @@ def open_backend(url: str, knobs: Knobs, **options: Any) -> Backend:
         return S3Backend(url, expire_days=knobs.expire_days, **{"memory": knobs.memory // 4, **said_of(url, options)})
     if scheme in _IN_BUCKETS:
         kind: Callable[..., Backend] = bucket_backend(url)
-        return kind(url, expire_days=knobs.expire_days, **{"memory": knobs.memory // 4, **options})
+        return kind(url, expire_days=knobs.expire_days, **{"memory": knobs.memory // 4, **said_of(url, options)})
     from importlib.metadata import entry_points
 
     found = entry_points(group=GROUP, name=scheme)

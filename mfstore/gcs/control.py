@@ -44,7 +44,8 @@ class GcsControlPlane:
         self.version = 0
         """See ``interface.RouteSource``: grows with each other token."""
         self._place = settings.place(os.environ)
-        self._keyring = Keyring(settings, self._place.emulated)
+        self.keyring = Keyring(settings, self._place.emulated)
+        """Its credentials."""
         self._access: Access | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -101,7 +102,7 @@ class GcsControlPlane:
         self._current()
 
     def _current(self) -> Access:
-        access = self._keyring.current()
+        access = self.keyring.current()
         if access is not self._access:
             self._access = access
             self.version += 1
@@ -109,7 +110,7 @@ class GcsControlPlane:
 
     def renews(self) -> bool:
         """See ``interface.ControlPlane``."""
-        return self._keyring.renews()
+        return self.keyring.renews()
 
     def renew(self, ask: Ask) -> None:
         """See ``interface.ControlPlane``."""
@@ -117,7 +118,7 @@ class GcsControlPlane:
 
     def expire(self, credentials: Any, bucket: str) -> bool:
         """See ``interface.ControlPlane``."""
-        changed = self._keyring.expire()
+        changed = self.keyring.expire()
         self._current()
         return changed
 

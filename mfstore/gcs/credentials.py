@@ -52,10 +52,15 @@ class Keyring:
         self._access: Access | None = None
         self._due = 0.0
         """When to renew it (time.time())."""
-        self._renewed = 0.0
-        """When that was done last (time.monotonic())."""
+        self._refused = 0.0
+        """When it was renewed last because the service refused it (time.monotonic())."""
         self._failed: tuple[MfstoreError, float] | None = None
         self._guard = (os.getpid(), threading.RLock())
+
+    @property
+    def found(self) -> Any:
+        """The credentials object of google-auth, once there is one; else None."""
+        return self._source.found if isinstance(self._source, _Google) else None
 
     def renews(self) -> bool:
         """Whether ``current`` may now take as long as it takes to be given other credentials."""
@@ -97,10 +102,11 @@ class Keyring:
 
     def _expire(self) -> bool:
         with self._lock():
-            if self._renewed and time.monotonic() - self._renewed < BETWEEN_TRIES:
+            if self._refused and time.monotonic() - self._refused < BETWEEN_TRIES:
                 return True  # of many that were refused at once the first has seen to it
             before = self._access
             after = self._take(self._source(True))
+            self._refused = time.monotonic()
             return before is None or after.headers != before.headers
 
     def _take(self, access: Access) -> Access:
@@ -113,7 +119,7 @@ class Keyring:
             self._due = max(access.expires - EARLY, min(now + BETWEEN_RENEWALS, access.expires))
         elif callable(self._settings.token):
             self._due = now + ASKED_AGAIN
-        self._access, self._renewed = access, time.monotonic()
+        self._access = access
         return access
 
 
@@ -164,7 +170,7 @@ class _Google:
     """A credentials object of google-auth, which is found by its default where none is given."""
 
     def __init__(self, given: Any, withheld: tuple[str, ...]) -> None:
-        self._found = None
+        self.found: Any = None
         self._given = given
         self._withheld = withheld
 
@@ -179,12 +185,12 @@ class _Google:
                 hint="pip install 'mfstore[gcs]'",
             ) from error  # fmt: skip
         try:
-            if self._found is None:
+            if self.found is None:
                 if self._given is not None:
-                    self._found = with_scopes_if_required(self._given, [SCOPE])
+                    self.found = with_scopes_if_required(self._given, [SCOPE])
                 else:
-                    self._found, _ = default(scopes=[SCOPE])
-            found: Any = self._found
+                    self.found, _ = default(scopes=[SCOPE])
+            found = self.found
             if type(found).__name__ == "AnonymousCredentials":
                 return Access()
             expiry = getattr(found, "expiry", None)

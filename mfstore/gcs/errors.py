@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from html import unescape
 
 from mfstore.errors import (
     AccessDenied,
@@ -39,6 +40,7 @@ REASONS: Mapping[str, str] = {
 """What the JSON API calls a reason, and what S3 and the XML API call it."""
 LOCKS = ("retentionPolicyNotMet", "objectUnderActiveHold", "RetentionPolicyNotMet", "ObjectUnderActiveHold")
 """Refusals by a retention policy, a retention of the object's own, or a hold."""
+_DETAILS = re.compile(rb"<Details>([^<]*)</Details>")
 _MISMATCH = re.compile(r"doesn't match calculated|does not match", re.IGNORECASE)
 
 LIST_HINT = "Without storage.objects.list on the bucket a key that is absent is refused like this as well"
@@ -58,7 +60,12 @@ def fault(reply: Reply) -> Fault:
     request = reply.headers.get("x-amz-request-id", "")
     if body.lstrip()[:1] == b"<":
         found = shared.fault(body.lstrip())
-        return Fault(_code(found.code, found.message, reply.status), found.message, request_id=request)
+        details = _DETAILS.search(body)  # which name the permission
+        message = " ".join(
+            filter(None, (found.message, unescape(details[1].decode("utf-8", "replace")) if details else ""))
+        )
+        message = message[:MESSAGE_CHARACTERS]
+        return Fault(_code(found.code, message, reply.status), message, request_id=request)
     try:
         error = json.loads(body)["error"]
         if isinstance(error, str):  # of the service that issues tokens
