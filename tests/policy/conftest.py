@@ -21,6 +21,9 @@ PREFIX = "team/mf"
 class RoleRig:
     """A bucket of radosgw, and a user whose policy is that of a role, behind a proxy that logs what he asks."""
 
+    part = "partNumber"
+    """In the query of each part of an upload."""
+
     def __init__(self, server, proxy, user, keys, kind, home):
         self.server, self.proxy, self.user, self.keys, self.home = server, proxy, user, keys, home
         self.bucket = f"policy-{uuid.uuid4().hex[:16]}"
@@ -50,6 +53,13 @@ class RoleRig:
         what he has stored himself, whatever his policy says."""
         keys = {"aws_access_key_id": self.server.access_key, "aws_secret_access_key": self.server.secret_key}
         return self.options(endpoint_url=self.server.url, **keys)
+
+    def environment(self):
+        """The user's, for commands."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.keys[0], "AWS_SECRET_ACCESS_KEY": self.keys[1], "AWS_ENDPOINT_URL": self.proxy.url,
+            "AWS_DEFAULT_REGION": self.server.region,
+        }  # fmt: skip
 
     def open(self, **more):
         """The store as the user sees it."""

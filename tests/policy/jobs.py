@@ -75,7 +75,7 @@ def write(rig):
             assert store.load(bundle)["y"] == "text" and store.get_bytes(key) == big
             asyncio.run(store.aput(np.arange(100_000)))
             del store.refs["models/small"]
-        rig.proxy.faults = [NetworkFault(action=actions.Status(400), method="PUT", query="partNumber")]
+        rig.proxy.faults = [NetworkFault(action=actions.Status(400), method="PUT", query=rig.part)]
         try:
             with rig.open() as store, pytest.raises(errors.MfstoreError):
                 store.put_bytes(noise(6, BIG))
@@ -111,7 +111,7 @@ def audit(rig):
     with rig.open() as store:
         for level in ("list", "headers", "full"):
             assert store.verify(level).clean
-    assert json.loads(mfstore("du", "-s", rig.url, "--by", "user", "--json", env=environment(rig)).stdout)
+    assert json.loads(mfstore("du", "-s", rig.url, "--by", "user", "--json", env=rig.environment()).stdout)
     assert {one["name"] for one in examined(rig)["bucket"] if one["state"] == "refused"} == NOT_ON_RADOSGW
 
 
@@ -144,7 +144,7 @@ def collect(rig):
         store.backend.put("mfstore.json", [b"{"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setting_aside, "KNOWN_SECONDS", 0.0)
-        of_user = environment(rig)
+        of_user = rig.environment()
         mfstore("repair", "-s", rig.url, "--execute", "--drop-lost", "--json", env=of_user, code=(0, 3))
         with closing(rig.backend()) as backend:
             found = quarantine.list_quarantine(backend, PREFIX)
@@ -156,19 +156,11 @@ def collect(rig):
 def bench(rig):
     """Objects and stores; and objects in a bucket that keeps versions, in which radosgw 16 has no stores."""
     arguments = ["-y", "--json", "--size", "4KiB", "--count", "4", "--endpoint-url", rig.proxy.url]
-    mfstore("bench", rig.url, *arguments, env=environment(rig))
+    mfstore("bench", rig.url, *arguments, env=rig.environment())
     rig.server.boto.put_bucket_versioning(Bucket=rig.bucket, VersioningConfiguration={"Status": "Enabled"})
-    mfstore("bench", rig.url, *arguments, "--operation", "put,delete", env=environment(rig))
+    mfstore("bench", rig.url, *arguments, "--operation", "put,delete", env=rig.environment())
     listed = rig.server.boto.list_object_versions(Bucket=rig.bucket, Prefix=f"{rig.place.prefix}mfstore-bench-")
     assert "Versions" not in listed and "DeleteMarkers" not in listed
-
-
-def environment(rig):
-    """The user's, for commands."""
-    return {
-        "AWS_ACCESS_KEY_ID": rig.keys[0], "AWS_SECRET_ACCESS_KEY": rig.keys[1], "AWS_ENDPOINT_URL": rig.proxy.url,
-        "AWS_DEFAULT_REGION": rig.server.region,
-    }  # fmt: skip
 
 
 # ---- roots of Metaflow -------------------------------------------------------------------------
@@ -215,7 +207,7 @@ def audit_root(rig):
         for level in ("list", "headers", "full"):
             assert verify_metaflow(root, VerifyOptions(level))[0].clean
     of_root = ["--metaflow", rig.url, "--by", "flow", "--json", "--endpoint-url", rig.proxy.url]
-    assert json.loads(mfstore("du", *of_root, env=environment(rig)).stdout)
+    assert json.loads(mfstore("du", *of_root, env=rig.environment()).stdout)
     assert {one["name"] for one in examined(rig)["bucket"] if one["state"] == "refused"} == NOT_ON_RADOSGW
 
 

@@ -18,7 +18,6 @@ from mfstore.policy.statements import statements
 from mfstore.s3.aws.rights import ACTIONS, needed
 from mfstore.s3.calls import Call, Options
 from tests.policy.conftest import PREFIX
-from tests.policy.jobs import environment
 from tests.rigs.command_line import mfstore
 from tests.rigs.policies import Asked, allows
 
@@ -259,7 +258,7 @@ def test_a_rule_that_takes_what_flows_stored_is_told_without_their_names(rig):
     rig.server.boto.put_bucket_lifecycle_configuration(Bucket=rig.bucket, LifecycleConfiguration={"Rules": [rule]})
     for more, told in (((), True), (("--flow", "Score"), False), (("--flow", "Train"), True)):
         arguments = ["policy", "writer", "--metaflow", rig.url, *more, "--lifecycle", "--merge"]
-        assert ("lifecycle rule mine removes" in mfstore(*arguments, env=environment(rig)).stderr) == told
+        assert ("lifecycle rule mine removes" in mfstore(*arguments, env=rig.environment()).stderr) == told
 
 
 @pytest.mark.server
@@ -270,17 +269,17 @@ def test_the_rules_of_a_bucket_are_kept_and_taken_by_a_service(rig):
     mine = {"ID": "mine", "Status": "Enabled", "Filter": {"Prefix": PREFIX}, "Expiration": {"Days": 3}}
     boto.put_bucket_lifecycle_configuration(Bucket=rig.bucket, LifecycleConfiguration={"Rules": [mine]})
     arguments = ["policy", "writer", rig.url, "--lifecycle", "--merge"]
-    first = mfstore(*arguments, env=environment(rig))
+    first = mfstore(*arguments, env=rig.environment())
     assert "lifecycle rule mine removes objects 3 days after" in first.stderr
     rules = json.loads(first.stdout)
     assert rules["Rules"][0] == mine and len(rules["Rules"]) == 2
     boto.put_bucket_lifecycle_configuration(Bucket=rig.bucket, LifecycleConfiguration=rules)
-    again = json.loads(mfstore(*arguments, env=environment(rig)).stdout)
+    again = json.loads(mfstore(*arguments, env=rig.environment()).stdout)
     assert sorted(again["Rules"], key=str) == sorted(rules["Rules"], key=str)
     once = {**mine, "ID": "once", "Expiration": {"Date": datetime(2036, 1, 1, tzinfo=UTC)}}
     boto.put_bucket_lifecycle_configuration(Bucket=rig.bucket, LifecycleConfiguration={"Rules": [once]})
-    dated = json.loads(mfstore(*arguments, env=environment(rig)).stdout)
+    dated = json.loads(mfstore(*arguments, env=rig.environment()).stdout)
     assert dated["Rules"][0]["Expiration"]["Date"].startswith("2036-01-01T00:00:00")
     boto.put_bucket_lifecycle_configuration(Bucket=rig.bucket, LifecycleConfiguration=dated)
     rig.become(rig.document("writer"))
-    assert "s3:GetLifecycleConfiguration" in mfstore(*arguments, code=1, env=environment(rig)).stderr
+    assert "s3:GetLifecycleConfiguration" in mfstore(*arguments, code=1, env=rig.environment()).stderr

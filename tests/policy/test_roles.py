@@ -455,7 +455,7 @@ def _told(ask):
 
 
 def bench(rig):
-    mfstore("bench", rig.url, "-y", "--size", "1KiB", "--count", "1", "--operation", "put", env=jobs.environment(rig))
+    mfstore("bench", rig.url, "-y", "--size", "1KiB", "--count", "1", "--operation", "put", env=rig.environment())
 
 
 STATEMENTS = {

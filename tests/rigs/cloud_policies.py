@@ -165,10 +165,11 @@ _PYTHON = {
 
 def google_allows(roles, policy, request):
     """Whether the policy of the bucket that is asked, of such custom roles, allows all that it takes."""
-    return all(_permits(roles, policy, permission, request) for permission in GOOGLE_PERMISSIONS[request.right])
+    return all(google_permits(roles, policy, permission, request) for permission in GOOGLE_PERMISSIONS[request.right])
 
 
-def _permits(roles, policy, permission, request):
+def google_permits(roles, policy, permission, request):
+    """Whether it gives one permission."""
     return any(
         permission in roles[binding["role"].rpartition("/")[2]]["includedPermissions"]
         and ("condition" not in binding or cel_holds(binding["condition"]["expression"], request))
