@@ -32,13 +32,14 @@ def doctor(place: str | None, url: str | None, connection: Connection, as_json: 
     """Show what mfstore runs on, and what is wrong with it; with URL also a place.
 
     Where mfstore comes from, Python, the C libraries that are in use, optional packages, Metaflow and its extension,
-    settings, directories, and how S3 would be reached. No secret is shown. Nothing is asked over the network without
-    URL.
+    settings, directories, and how S3, Azure and Google Cloud would be reached. No secret is shown. Nothing is asked
+    over the network without URL.
 
-    URL is a store, a datastore root of Metaflow, or where one is to be: s3://bucket/prefix or a directory. It is asked
-    who you are there, what you may do (each operation is tried for real, on one object of its own that is removed
-    again), how the bucket is set up and whether a lifecycle rule endangers what is stored, how garbage collection
-    stands, and what the container allows. What is wrong comes with what to do about it, to be copied.
+    URL is a store, a datastore root of Metaflow, or where one is to be: s3://bucket/prefix, az://container/prefix,
+    gs://bucket/prefix or a directory. It is asked who you are there, what you may do (each operation is tried for real,
+    on one object of its own that is removed again), how the bucket is set up and whether a lifecycle rule endangers
+    what is stored, how garbage collection stands, and what the container allows. What is wrong comes with what to do
+    about it, to be copied.
 
     That a right is missing is no fault: you are told what you can do without it.
     """
@@ -60,7 +61,7 @@ def doctor(place: str | None, url: str | None, connection: Connection, as_json: 
 
 
 def _installation() -> Iterator[Section]:
-    from mfstore.doctor import aws, environment, flows, libraries, packages, program
+    from mfstore.doctor import aws, azure, environment, flows, google, libraries, packages, program
     from mfstore.doctor.findings import examined
 
     yield examined("installation", program.program, program.interpreter, program.system, program.core)
@@ -71,6 +72,8 @@ def _installation() -> Iterator[Section]:
         "environment", environment.variables, environment.configuration, environment.temporary, environment.cache
     )
     yield examined("S3", aws.aws)
+    yield examined("Azure", azure.azure)
+    yield examined("Google Cloud", google.google)
 
 
 def _of_place(url: str, options: Mapping[str, Any]) -> Iterator[Section]:

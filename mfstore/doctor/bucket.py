@@ -10,21 +10,26 @@ from typing import TYPE_CHECKING, Any
 from mfstore.backends.s3.locks import default_retention
 from mfstore.display.amounts import count
 from mfstore.doctor.findings import Finding, bare
+from mfstore.doctor.operations import action_of
 from mfstore.errors import AccessDenied, MfstoreError, NotFound, Unsupported
 from mfstore.maintenance.lifecycle import Part, aborts_uploads, endangered, merged
 from mfstore.maintenance.versions import RULE_DAYS, VersionsKept, removed_after, rule_id
-from mfstore.s3.aws.rights import OPERATIONS
 from mfstore.s3.calls import Call
 from mfstore.s3.transfers.metadata import ConfigurationJob
 from mfstore.s3.transfers.uploads import SingleCallJob
+from mfstore.s3.urls import bucket_url, scheme_of
 
 if TYPE_CHECKING:
-    from mfstore.backends.s3.backend import S3Backend
+    from mfstore.backends.buckets import BucketBackend
 
 VERSIONING, LOCK, LIFECYCLE = "GetBucketVersioning", "GetObjectLockConfiguration", "GetBucketLifecycleConfiguration"
 ENCRYPTION, BLOCK = "GetBucketEncryption", "GetPublicAccessBlock"
 POLICY, ACL = "GetBucketPolicyStatus", "GetBucketAcl"
-QUESTIONS = (VERSIONING, LOCK, LIFECYCLE, ENCRYPTION, BLOCK, POLICY, ACL)
+QUESTIONS = {
+    "s3": (VERSIONING, LOCK, LIFECYCLE, ENCRYPTION, BLOCK, POLICY, ACL), "az": (VERSIONING,),
+    "gs": (VERSIONING, LOCK, LIFECYCLE),
+}  # fmt: skip
+"""What is asked, by service: what it tells those who store."""
 OPEN_SECONDS = 86400.0
 """An upload that is open for longer is most likely abandoned."""
 EVERYBODY = (
@@ -37,9 +42,10 @@ Answers = Mapping[str, "Mapping[str, Any] | MfstoreError"]
 """By question: what was answered, nothing where there is no such configuration, or why it is not known."""
 
 
-def ask(backend: S3Backend) -> Answers:
+def ask(backend: BucketBackend) -> Answers:
     """How the bucket is configured."""
-    jobs = (ConfigurationJob(number, name, backend.bucket, name) for number, name in enumerate(QUESTIONS))
+    questions = QUESTIONS[scheme_of(backend.bucket)]
+    jobs = (ConfigurationJob(number, name, backend.bucket, name) for number, name in enumerate(questions))
     found: dict[str, Mapping[str, Any] | MfstoreError] = {}
     for outcome in backend.client.transfers.run(jobs):
         error = outcome.error
@@ -48,7 +54,7 @@ def ask(backend: S3Backend) -> Answers:
     return found
 
 
-def open_uploads(backend: S3Backend) -> list[float] | MfstoreError:
+def open_uploads(backend: BucketBackend) -> list[float] | MfstoreError:
     """Since when uploads are open below the place, of the first thousand."""
     call = Call("ListMultipartUploads", backend.bucket, params={"Prefix": backend.prefix})
     try:
@@ -102,6 +108,68 @@ def findings(
     yield from _public(bucket, answers, aws)
 
 
+def findings_elsewhere(
+    bucket: str, prefix: str, parts: Mapping[str, Part], answers: Answers, *, expires: bool = False
+) -> Iterator[Finding]:  # fmt: skip
+    """The same in Azure or Google Cloud. Pure."""
+    if scheme_of(bucket) == "gs":
+        yield from _versions(prefix, answers, rules_of_google(bucket, prefix), bucket)
+        yield from _lock(answers, bucket)
+        yield from _dangers(bucket, prefix, parts, answers, expires)
+        return
+    from mfstore.doctor.azure import settings_not_told
+
+    found = answers[VERSIONING]
+    if isinstance(found, MfstoreError):
+        yield _unknown("versioning", VERSIONING, found, bucket)
+    elif found.get("Status"):
+        text = "blobs have versions: what is deleted stays as one, until a lifecycle rule of the account removes it"
+        yield Finding("versioning", text, facts={"status": found["Status"]})
+    else:
+        yield Finding("versioning", "no blob that was seen has a version", facts={"status": None})
+    yield from settings_not_told(bucket)
+
+
+def rules_of_google(bucket: str, prefix: str) -> str:
+    """The commands that give a bucket of Google the rules for a place, beside those that it has."""
+    url = shlex.quote(bucket_url(bucket, prefix.rstrip("/")) if prefix else bucket_url(bucket))
+    of_bucket = shlex.quote(bucket_url(bucket))
+    return (
+        f"gcloud storage buckets describe {of_bucket} --raw --format='json(lifecycle)' > present.json\n"
+        f"mfstore policy collector {url} --lifecycle --present present.json > rules.json\n"
+        f"gcloud storage buckets update {of_bucket} --lifecycle-file rules.json"
+    )
+
+
+def _dangers(
+    bucket: str, prefix: str, parts: Mapping[str, Part], answers: Answers, expires: bool
+) -> Iterator[Finding]:  # fmt: skip
+    """Of Google's rules, which have no names and cannot be switched off."""
+    found = answers[LIFECYCLE]
+    if isinstance(found, MfstoreError):
+        yield _unknown("lifecycle", LIFECYCLE, found, bucket)
+        return
+    rules: Sequence[Mapping[str, Any]] = found.get("Rules", ())
+    dangers = endangered(rules, prefix, parts)
+    for danger in dangers:
+        facts = {"rule": danger.rule, "parts": list(danger.parts), "action": danger.action}
+        if danger.spare:
+            yield Finding(
+                "lifecycle", danger.text, "doubtful", "No run is lost by that: it may be meant so", facts=facts
+            )
+            continue
+        yield Finding(
+            "lifecycle", danger.text, "doubtful" if expires else "broken",
+            f"A rule of age does not know what relies on an object. Have its matchesPrefix leave out "
+            f"{bucket_url(bucket, prefix)}, and let mfstore gc remove what nobody needs",
+            f"gcloud storage buckets describe {shlex.quote(bucket_url(bucket))} --raw --format='json(lifecycle)'",
+            facts,
+        )  # fmt: skip
+    if not dangers:
+        told = f"{count(len(rules), 'rule')}, none that takes what is still needed" if rules else "no rules"
+        yield Finding("lifecycle", told, facts={"rules": len(rules)})
+
+
 def _fix(bucket: str, prefix: str, parts: Mapping[str, Part], answers: Answers) -> str:
     """The command for the rules that the bucket should have; empty where those that there are are not known."""
     found = answers[LIFECYCLE]
@@ -140,21 +208,21 @@ def proposed(
     return merged(wanted, abort)
 
 
-def _unknown(name: str, question: str, error: MfstoreError) -> Finding:
+def _unknown(name: str, question: str, error: MfstoreError, bucket: str = "") -> Finding:
     if isinstance(error, AccessDenied) and not error.rights and error.status is not None:
         return Finding(name, "not known: the credentials are not accepted", "refused")
     if isinstance(error, AccessDenied):
-        action = OPERATIONS[question][0].action
+        action = action_of(scheme_of(bucket), question)
         return Finding(name, f"may not be asked ({action})", "refused", facts={"missing": action})
     if isinstance(error, Unsupported):
         return Finding(name, "not offered here", "absent")
     return Finding(name, f"could not be asked: {bare(error)}", "doubtful", error.hint or "")
 
 
-def _versions(prefix: str, answers: Answers, fix: str) -> Iterator[Finding]:
+def _versions(prefix: str, answers: Answers, fix: str, bucket: str = "") -> Iterator[Finding]:
     found = answers[VERSIONING]
     if isinstance(found, MfstoreError):
-        yield _unknown("versioning", VERSIONING, found)
+        yield _unknown("versioning", VERSIONING, found, bucket)
         return
     state = str(found.get("Status") or "")
     facts = {"status": state or None}
@@ -179,10 +247,10 @@ def _versions(prefix: str, answers: Answers, fix: str) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _lock(answers: Answers) -> Iterator[Finding]:
+def _lock(answers: Answers, bucket: str = "") -> Iterator[Finding]:
     found = answers[LOCK]
     if isinstance(found, MfstoreError):
-        yield _unknown("object lock", LOCK, found)
+        yield _unknown("object lock", LOCK, found, bucket)
         return
     told = default_retention(found)
     facts = {"retention": told or None}

@@ -21,6 +21,7 @@ from mfstore.s3.aws.errors import without_passwords
 from mfstore.s3.urls import on_loopback
 
 if TYPE_CHECKING:
+    from mfstore.backends.buckets import BucketBackend
     from mfstore.backends.s3.backend import S3Backend
 
 PATIENCE = 15.0
@@ -103,7 +104,7 @@ def skew_in(date: str | None, sent: float, received: float) -> float | None:
     return min(0.0, there + 1.0 - sent)
 
 
-def judged(url: str, answer: Answer, now: float) -> Iterator[Finding]:
+def judged(url: str, answer: Answer, now: float, service: str = "S3") -> Iterator[Finding]:
     """What to think of it."""
     if answer.error:
         yield Finding(
@@ -120,7 +121,7 @@ def judged(url: str, answer: Answer, now: float) -> Iterator[Finding]:
     if answer.skew is None:
         yield Finding("clock", "the service does not tell its time", "absent")
     else:
-        yield clock(answer.skew)
+        yield clock(answer.skew, service)
 
 
 def _tls(url: str, answer: Answer, now: float) -> Finding:
@@ -139,7 +140,7 @@ def _tls(url: str, answer: Answer, now: float) -> Finding:
     return Finding("TLS", text, facts=facts)
 
 
-def clock(skew: float) -> Finding:
+def clock(skew: float, service: str = "S3") -> Finding:
     """What to think of a difference between the clocks."""
     facts = {"seconds": round(skew, 1)}
     if abs(skew) < 2.0:
@@ -148,9 +149,9 @@ def clock(skew: float) -> Finding:
     hint = "Let NTP set it"
     fix = "timedatectl set-ntp true"
     if abs(skew) > BROKEN_SKEW:
-        return Finding("clock", text, "broken", f"S3 refuses what is signed by it. {hint}", fix, facts)
+        return Finding("clock", text, "broken", f"{service} refuses what is signed by it. {hint}", fix, facts)
     if abs(skew) > DOUBTFUL_SKEW:
-        return Finding("clock", text, "doubtful", f"S3 refuses what is 15 min off. {hint}", fix, facts)
+        return Finding("clock", text, "doubtful", f"{service} refuses what is 15 min off. {hint}", fix, facts)
     return Finding("clock", text, facts=facts)
 
 
@@ -183,7 +184,23 @@ def connection(backend: S3Backend) -> Iterator[Finding]:
     yield from region(backend)
 
 
-def endpoint_of(backend: S3Backend) -> str:
+def reached(backend: BucketBackend) -> Iterator[Finding]:
+    """The service behind a place in Azure or Google Cloud."""
+    endpoint = endpoint_of(backend)
+    try:
+        transport = backend.client.transfers.control.transport()
+    except MfstoreError as error:
+        yield Finding("connection", error.message, "broken", error.hint or "")
+        return
+    if transport.proxy is not None and not transport.proxy.startswith("http://"):
+        scheme = transport.proxy.partition(":")[0]
+        yield Finding("connection", f"{endpoint}, by a {scheme} proxy: TLS and clock were not looked at", "absent")
+        return
+    answer = asked(endpoint, transport.ca_file or transport.verify, transport.proxy)
+    yield from judged(endpoint, answer, time.time(), backend.client.service.name)
+
+
+def endpoint_of(backend: BucketBackend) -> str:
     """Where requests go, without a password in it."""
     from mfstore.s3.calls import Call
 

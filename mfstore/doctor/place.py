@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -19,12 +19,12 @@ from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, is_flow, parse
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 from mfstore.records import NamedTuple
 from mfstore.s3.transfers.metadata import HeadJob
-from mfstore.s3.urls import split_url
+from mfstore.s3.urls import SCHEMES, scheme_of, split_url
 from mfstore.settings import resolve
 
 if TYPE_CHECKING:
     from mfstore.backends.base import Backend
-    from mfstore.backends.s3.backend import S3Backend
+    from mfstore.backends.buckets import BucketBackend
 
 Kind = Literal["store", "root", "empty", "other", "unknown"]
 ATTEMPTS = 3
@@ -81,42 +81,45 @@ def sections(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
     """Everything that is found out about a place, one section after the other.
 
     Args:
-        url: ``s3://bucket/prefix``, or a directory.
-        options: How S3 is reached: arguments of ``S3Backend``.
+        url: ``s3://bucket/prefix``, ``az://container/prefix``, ``gs://bucket/prefix``, or a directory.
+        options: How the service is reached: arguments of its backend.
     """
     yield examined("container", container.container)
-    if url.startswith("s3://"):
-        yield from _in_s3(url, options)
+    if url.partition("://")[0] in SCHEMES:
+        yield from _in_bucket(url, options)
     else:
         yield from _in_directory(url)
 
 
-def _opened(url: str, options: Mapping[str, Any]) -> S3Backend:
+def _opened(url: str, options: Mapping[str, Any]) -> BucketBackend:
     """The place, reached as ``options`` say, else, below Metaflow's own root, as Metaflow's settings do, else as the
     configuration file does."""
-    from mfstore.backends import said_of
+    from mfstore.backends import open_backend, said_of
     from mfstore.backends.s3.backend import S3Backend
     from mfstore.maintenance.metaflow.root import remote_backend
     from mfstore.s3.datatools.settings import setting
 
     reached = {"attempts": ATTEMPTS, "retry_seconds": RETRY_SECONDS, **options}
+    if not url.startswith("s3://"):
+        opened: Any = open_backend(url, resolve(), **reached)
+        return opened  # type: ignore[no-any-return]
     root = setting("DATASTORE_SYSROOT_S3")
     if "@" in split_url(url)[0]:  # whoever writes a password there finds it nowhere in a report
         raise InvalidKey("a bucket's name has no @, and no URL of S3 a user or password", hint="Name a --profile")
     if root and f"{url.rstrip('/')}/".startswith(f"{root.rstrip('/')}/"):
-        found: S3Backend = remote_backend(url, reached)
+        found: BucketBackend = remote_backend(url, reached)
         return found
     return S3Backend(url, **said_of(url, reached))
 
 
-def _in_s3(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
+def _in_bucket(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
     try:
         backend = _opened(url, options)
     except MfstoreError as error:
         yield Section("place", (failure("place", error),))
         return
     try:
-        yield examined("connection", partial(connection.identity, backend), partial(connection.connection, backend))
+        yield examined("connection", *_connected(backend))
         what = look(backend)
         unreachable = what.error is not None and (what.error.status is None or isinstance(what.error, NotFound))
         if unreachable:
@@ -132,7 +135,19 @@ def _in_s3(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
         backend.close()
 
 
-def _placed(backend: S3Backend, what: What) -> Iterator[Finding]:
+def _connected(backend: BucketBackend) -> tuple[Callable[[], Iterator[Finding]], ...]:
+    found: Any = backend
+    scheme = scheme_of(backend.bucket)
+    if scheme == "s3":
+        return partial(connection.identity, found), partial(connection.connection, found)
+    if scheme == "gs":
+        from mfstore.doctor.google import identity
+    else:
+        from mfstore.doctor.azure import identity
+    return partial(identity, found.client.transfers.control), partial(connection.reached, backend)
+
+
+def _placed(backend: BucketBackend, what: What) -> Iterator[Finding]:
     yield what.finding("place")
     key = backend.prefix.rstrip("/")
     if what.kind != "empty" or not key:
@@ -145,7 +160,7 @@ def _placed(backend: S3Backend, what: What) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _rights(backend: S3Backend, what: What, answers: bucket.Answers) -> Iterator[Finding]:
+def _rights(backend: BucketBackend, what: What, answers: bucket.Answers) -> Iterator[Finding]:
     kept = bucket.retention(answers)
     why = f"what is put would be locked: {kept}" if kept else ""
     found = trial.tried(
@@ -155,11 +170,15 @@ def _rights(backend: S3Backend, what: What, answers: bucket.Answers) -> Iterator
     yield from rights.checksums(found)
 
 
-def _bucket(backend: S3Backend, what: What, answers: bucket.Answers) -> Iterator[Finding]:
+def _bucket(backend: BucketBackend, what: What, answers: bucket.Answers) -> Iterator[Finding]:
+    expires = resolve().expire_days is not None
+    if scheme_of(backend.bucket) != "s3":
+        yield from bucket.findings_elsewhere(backend.bucket, backend.prefix, what.parts, answers, expires=expires)
+        return
     yield from bucket.findings(
         backend.bucket, backend.prefix, what.parts, answers, bucket.open_uploads(backend),
         aws=connection.is_aws(connection.endpoint_of(backend)), now=time.time(),
-        expires=resolve().expire_days is not None,
+        expires=expires,
     )  # fmt: skip
 
 
@@ -171,9 +190,9 @@ def _in_directory(url: str) -> Iterator[Section]:
         scheme, separator, _ = url.partition("://")
         if separator and scheme != "file":
             raise InvalidKey(
-                "the doctor looks at directories and at places in S3",
+                "the doctor looks at directories, and at places in S3, Azure and Google Cloud",
                 found=repr(url),
-                hint="Such as s3://bucket/prefix",
+                hint="Such as s3://bucket/prefix, az://container/prefix or gs://bucket/prefix",
             )
         path = Path(file_path(url) if separator else local_path(url)).absolute()
     except MfstoreError as error:

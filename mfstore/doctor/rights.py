@@ -7,10 +7,11 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from mfstore.doctor.findings import Finding, State, bare, failure
+from mfstore.doctor.operations import action_of
 from mfstore.doctor.tried import SCRATCH, Trial, Tried
 from mfstore.records import NamedTuple
-from mfstore.s3.aws.rights import ACTIONS, OPERATIONS, arn, literal
-from mfstore.s3.urls import split_url
+from mfstore.s3.aws.rights import ACTIONS, arn, literal
+from mfstore.s3.urls import bucket_url, scheme_of, split_url
 
 
 class Operation(NamedTuple):
@@ -62,16 +63,16 @@ def rights(trial: Trial) -> Iterator[Finding]:
         return
     for name in TRIED:
         if name in trial.tried:
-            yield _operation(trial.tried[name])
+            yield _operation(trial.tried[name], scheme_of(trial.bucket))
     yield from _kms(trial)
     yield _as_a_whole(trial)
     for left in trial.left:
         yield Finding("left behind", left, "doubtful", "It may not be removed by this identity", _removal(left))
 
 
-def _operation(found: Tried) -> Finding:
+def _operation(found: Tried, scheme: str) -> Finding:
     call, use = TRIED[found.name]
-    action = "s3:DeleteObjectVersion" if found.name == "delete-version" else OPERATIONS[call][0].action
+    action = "s3:DeleteObjectVersion" if found.name == "delete-version" else action_of(scheme, call)
     facts = {"answer": found.answer, "operation": call, "action": action, "use": use}
     if found.answer == "failed":
         assert found.error is not None
@@ -166,7 +167,9 @@ def _and(words: Sequence[str], last: str = "and") -> str:
 
 def statement(missing: Sequence[tuple[str, str]], trial: Trial) -> str:
     """The policy that allows it, as JSON: for the object of the trial all those beside it, for another all of the
-    place. Empty for nothing."""
+    place; of Azure and Google Cloud the command that prints what a role needs. Empty for nothing."""
+    if missing and scheme_of(trial.bucket) != "s3":
+        return f"mfstore policy writer {shlex.quote(bucket_url(trial.bucket, trial.prefix.rstrip('/')))} --explain"
     actions: dict[str, set[str]] = {}
     for action, resource in missing:
         actions.setdefault(_pattern(resource, trial), set()).add(action)
@@ -190,6 +193,11 @@ def _pattern(resource: str, trial: Trial) -> str:
 def _removal(left: str) -> str:
     url, _, more = left.rpartition(" (") if left.endswith(")") else (left, "", "")
     bucket, key = split_url(url)
+    if scheme_of(bucket) == "gs":
+        return f"gcloud storage rm {shlex.quote(url)}" if not more else ""
+    if scheme_of(bucket) != "s3":
+        named = f"--container-name {shlex.quote(bucket)} --name {shlex.quote(key)}"
+        return f"az storage blob delete --account-name ACCOUNT {named}" if not more else ""
     kind, _, name = more.rstrip(")").partition(" ")
     where = f"--bucket {shlex.quote(bucket)} --key {shlex.quote(key)}"
     if kind == "upload":
@@ -215,7 +223,9 @@ def checksums(trial: Trial) -> Iterator[Finding]:
             "checksums", f"{', '.join(taken) or 'none'} taken with what is put; {told}", "absent",
             "The transport alone protects what is got; digests of a store find damage in any case", facts=facts,
         )  # fmt: skip
-    wrong = trial.checksums["wrong"]
+    wrong = trial.checksums.get("wrong")
+    if wrong is None:  # only who speaks to S3 can send one
+        return
     refused = wrong.answer == "failed" and wrong.error is not None and wrong.error.status is not None
     compared = {"refused": refused}
     if wrong.answer == "allowed":

@@ -1,5 +1,6 @@
-"""Every operation that mfstore makes in S3, tried once for real in a place, on an object of its own that is removed
-again. What it means is decided in ``rights``."""
+"""Every operation that mfstore makes in a bucket, tried once for real in a place, on an object of its own that is
+removed again. What it means is decided in ``rights``; what is otherwise in Azure and Google Cloud is in
+``cloud_trial``."""
 
 from __future__ import annotations
 
@@ -14,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore.doctor.tried import SCRATCH, Trial, Tried
 from mfstore.errors import AccessDenied, BackendError, MfstoreError, NotFound, Unsupported
-from mfstore.s3.calls import Call, Options
+from mfstore.s3.calls import NO_OPTIONS, Call, Options
 from mfstore.s3.transfers.copies import CopyJob
 from mfstore.s3.transfers.deletions import DeleteJob, DeleteOneJob
 from mfstore.s3.transfers.downloads import GetJob
 from mfstore.s3.transfers.listings import ListJob, entries
 from mfstore.s3.transfers.metadata import HeadJob
 from mfstore.s3.transfers.uploads import PutJob, SingleCallJob, UploadSource
+from mfstore.s3.urls import bucket_url, scheme_of
 
 if TYPE_CHECKING:
+    from mfstore.backends.buckets import BucketBackend
     from mfstore.backends.s3.backend import S3Backend
     from mfstore.s3.transfers.jobs import Job
     from mfstore.s3.transfers.outcomes import Outcome
@@ -33,8 +36,13 @@ LATE_SECONDS = 0.5
 BODY = b"mfstore doctor was here; this object may be deleted\n"
 
 
+PARTS: Sequence[str] = (
+    "multipart-part", "multipart-list-parts", "multipart-list-uploads", "multipart-complete", "multipart-abort",
+)  # fmt: skip
+
+
 def tried(
-    backend: S3Backend, *, may_put: str = "", versioned: bool | None = False, folders: Sequence[str] = (),
+    backend: BucketBackend, *, may_put: str = "", versioned: bool | None = False, folders: Sequence[str] = (),
     shared: str = "",
 ) -> Trial:  # fmt: skip
     """Try every operation below a place.
@@ -46,7 +54,7 @@ def tried(
         folders: Where below the place to put, should it be refused right there: a policy may be of one flow.
         shared: The folder from which a collection deletes; empty: there is none yet.
     """
-    run = _Run(backend, versioned, folders, shared)
+    run = run_of(backend)(backend, versioned, folders, shared)
     try:
         run.everything(may_put)
     except BaseException:
@@ -57,10 +65,23 @@ def tried(
     return run.trial
 
 
-class _Run:
-    """One trial."""
+def run_of(backend: BucketBackend) -> type[Run]:
+    """How it is tried in the service of a place."""
+    if scheme_of(backend.bucket) == "s3":
+        return Run
+    from mfstore.doctor.cloud_trial import CloudRun
 
-    def __init__(self, backend: S3Backend, versioned: bool | None, folders: Sequence[str], shared: str) -> None:
+    return CloudRun
+
+
+class Run:
+    """One trial, in S3."""
+
+    puts: Sequence[str] = ("put", "put-if-none-match", "put-if-match", "copy", "multipart-create", *PARTS)
+    """What puts something, by name: the first is tried before the others."""
+    deletes: Sequence[str] = ("delete", "delete-many", "delete-if-match")
+
+    def __init__(self, backend: BucketBackend, versioned: bool | None, folders: Sequence[str], shared: str) -> None:
         self.trial = Trial(backend.bucket, backend.prefix)
         self._folders = folders
         self._shared = shared
@@ -68,7 +89,7 @@ class _Run:
         self._transfers = backend.client.transfers
         self._bucket = backend.bucket
         self._versioned = versioned
-        self._options = backend.put_options
+        self._options: Options = self._in_s3.put_options if scheme_of(backend.bucket) == "s3" else NO_OPTIONS
         self._name = f"{SCRATCH}{os.urandom(8).hex()}"
         self._key = f"{backend.prefix}{self._name}"
         self._there = False
@@ -84,7 +105,7 @@ class _Run:
         if self.trial.unreachable is not None:
             return
         if may_put:
-            for name in (*PUTS, *DELETES):
+            for name in (*self.puts, *self.deletes):
                 self._untried(name, may_put)
         else:
             self._put()
@@ -96,10 +117,10 @@ class _Run:
             self._in_parts()
             self._delete()
         elif not may_put:
-            for name in PUTS[1:]:
+            for name in self.puts[1:]:
                 self._untried(name, "nothing could be put")
             self._delete_nothing("delete", self._key)
-            for name in DELETES[1:]:
+            for name in self.deletes[1:]:
                 self._as(name, "delete")
         if self._shared:
             self._delete_nothing("delete-shared", f"{self._backend.prefix}{self._shared}{self._name}")
@@ -165,7 +186,7 @@ class _Run:
             self._as("get", "range")
 
     def _change(self) -> None:
-        conditions = self._backend.conditions
+        conditions = self._in_s3.conditions
         for name, kind in (("put-if-none-match", "new"), ("put-if-match", "match")):
             self._try(name, lambda kind=kind: conditions.tried(kind, self._key))  # type: ignore[misc]
         place = (self._bucket, self._key)
@@ -267,10 +288,10 @@ class _Run:
 
     def _delete(self) -> None:
         if self._try("delete", self._delete_one).answer != "allowed":
-            for name in DELETES[1:]:
+            for name in self.deletes[1:]:
                 self._as(name, "delete")
             return
-        self._try("delete-if-match", lambda: self._backend.conditions.tried("delete", self._key))
+        self._try("delete-if-match", lambda: self._in_s3.conditions.tried("delete", self._key))
         self._try("delete-many", lambda: self._one(DeleteJob(self._bucket, [(0, "", self._key)])))
 
     def _delete_one(self) -> None:
@@ -290,7 +311,7 @@ class _Run:
 
     def clean(self) -> None:
         """Remove what is left, and note what cannot be removed."""
-        url = f"s3://{self._bucket}/{self._key}"
+        url = bucket_url(self._bucket, self._key)
         self.trial.left.clear()
         for upload in self._uploads:
             given = self._attempt("", lambda of=upload: self._call("AbortMultipartUpload", {"UploadId": of}))  # type: ignore[misc]
@@ -301,7 +322,7 @@ class _Run:
         for key, version in self._markers:
             call = Call("DeleteObject", self._bucket, key, Options(VersionId=version))
             if self._attempt("", lambda call=call: self._one(SingleCallJob(call))).error is not None:  # type: ignore[misc]
-                self.trial.left.append(f"s3://{self._bucket}/{key} (version {version})")
+                self.trial.left.append(f"{bucket_url(self._bucket, key)} (version {version})")
         if self._versioned and self._there:
             self._remove_versions(url)
 
@@ -343,6 +364,11 @@ class _Run:
         self._try("delete-version", remove)
         self.trial.left += [f"{url} (version {version})" for version in found]
 
+    @property
+    def _in_s3(self) -> S3Backend:
+        found: Any = self._backend
+        return found  # type: ignore[no-any-return]
+
     # ---- how -----------------------------------------------------------------------------
 
     def _put_job(self, **more: Any) -> Job:
@@ -383,10 +409,3 @@ class _Run:
         except MfstoreError as error:
             return Tried(name, "failed", error, perf_counter() - begin)
         return Tried(name, "allowed", None, perf_counter() - begin)
-
-
-PARTS: Sequence[str] = (
-    "multipart-part", "multipart-list-parts", "multipart-list-uploads", "multipart-complete", "multipart-abort",
-)  # fmt: skip
-PUTS: Sequence[str] = ("put", "put-if-none-match", "put-if-match", "copy", "multipart-create", *PARTS)
-DELETES: Sequence[str] = ("delete", "delete-many", "delete-if-match")
