@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 VERSIONING, LOCK, LIFECYCLE = "GetBucketVersioning", "GetObjectLockConfiguration", "GetBucketLifecycleConfiguration"
 ENCRYPTION, BLOCK = "GetBucketEncryption", "GetPublicAccessBlock"
 POLICY, ACL = "GetBucketPolicyStatus", "GetBucketAcl"
-QUESTIONS = {
-    "s3": (VERSIONING, LOCK, LIFECYCLE, ENCRYPTION, BLOCK, POLICY, ACL), "az": (VERSIONING,),
-    "gs": (VERSIONING, LOCK, LIFECYCLE),
-}  # fmt: skip
+QUESTIONS = (VERSIONING, LOCK, LIFECYCLE, ENCRYPTION, BLOCK, POLICY, ACL)
+TOLD = {"s3": QUESTIONS, "az": (VERSIONING,), "gs": (VERSIONING, LOCK, LIFECYCLE)}
 """What is asked, by service: what it tells those who store."""
 OPEN_SECONDS = 86400.0
 """An upload that is open for longer is most likely abandoned."""
@@ -44,7 +42,7 @@ Answers = Mapping[str, "Mapping[str, Any] | MfstoreError"]
 
 def ask(backend: BucketBackend) -> Answers:
     """How the bucket is configured."""
-    questions = QUESTIONS[scheme_of(backend.bucket)]
+    questions = TOLD[scheme_of(backend.bucket)]
     jobs = (ConfigurationJob(number, name, backend.bucket, name) for number, name in enumerate(questions))
     found: dict[str, Mapping[str, Any] | MfstoreError] = {}
     for outcome in backend.client.transfers.run(jobs):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mfstore.doctor import bucket, collector, connection, container, directory, rights, trial
+from mfstore.doctor.cloud_trial import CloudRun
 from mfstore.doctor.findings import Finding, Section, bare, examined, failure
 from mfstore.errors import AccessDenied, InvalidKey, MfstoreError, NotAStore, NotFound
 from mfstore.format.description import OPERATIONS, PATH, decode
@@ -140,10 +141,9 @@ def _connected(backend: BucketBackend) -> tuple[Callable[[], Iterator[Finding]],
     scheme = scheme_of(backend.bucket)
     if scheme == "s3":
         return partial(connection.identity, found), partial(connection.connection, found)
-    if scheme == "gs":
-        from mfstore.doctor.google import identity
-    else:
-        from mfstore.doctor.azure import identity
+    from mfstore.doctor import azure, google
+
+    identity: Any = google.identity if scheme == "gs" else azure.identity
     return partial(identity, found.client.transfers.control), partial(connection.reached, backend)
 
 
@@ -164,7 +164,12 @@ def _rights(backend: BucketBackend, what: What, answers: bucket.Answers) -> Iter
     kept = bucket.retention(answers)
     why = f"what is put would be locked: {kept}" if kept else ""
     found = trial.tried(
-        backend, may_put=why, versioned=bucket.versioned(answers), folders=what.folders, shared=what.shared
+        backend,
+        may_put=why,
+        versioned=bucket.versioned(answers),
+        folders=what.folders,
+        shared=what.shared,
+        by=None if scheme_of(backend.bucket) == "s3" else CloudRun,
     )
     yield from rights.rights(found)
     yield from rights.checksums(found)

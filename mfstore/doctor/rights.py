@@ -32,7 +32,7 @@ TRIED: Mapping[str, Operation] = {
     "put-if-none-match": Operation("PutObject", "to create a store, and refs"),
     "put-if-match": Operation("PutObject", "to change refs, and for collections"),
     "copy": Operation("CopyObject", "to make what a save relies on young again; else it is read and put"),
-    "multipart-create": Operation("CreateMultipartUpload", "to save more than 64 MiB in one object"),
+    "multipart-create": Operation("CreateMultipartUpload", "to save more than 32 MiB in one object"),
     "multipart-part": Operation("UploadPart", "the same"),
     "multipart-complete": Operation("CompleteMultipartUpload", "the same"),
     "multipart-abort": Operation("AbortMultipartUpload", "to give up uploads that fail: without it they stay and cost"),
@@ -45,6 +45,11 @@ TRIED: Mapping[str, Operation] = {
     "list-versions": Operation("ListObjectVersions", "nothing that mfstore does; to remove versions by hand"),
     "delete-version": Operation("DeleteObject", "nothing that mfstore does; to remove versions by hand"),
 }
+NAMED: Mapping[tuple[str, str], str] = {
+    ("s3", "delete-version"): "s3:DeleteObjectVersion", ("gs", "put-if-match"): "storage.objects.delete",
+    ("gs", "copy"): "storage.objects.delete",
+}  # fmt: skip
+"""The right that is special about it, where that is not the operation's first: in Google who replaces deletes."""
 OPTIONAL = frozenset(
     ("copy", "multipart-list-parts", "multipart-list-uploads", "delete-if-match", "list-versions", "delete-version")
 )
@@ -72,7 +77,7 @@ def rights(trial: Trial) -> Iterator[Finding]:
 
 def _operation(found: Tried, scheme: str) -> Finding:
     call, use = TRIED[found.name]
-    action = "s3:DeleteObjectVersion" if found.name == "delete-version" else action_of(scheme, call)
+    action = NAMED.get((scheme, found.name)) or action_of(scheme, call)
     facts = {"answer": found.answer, "operation": call, "action": action, "use": use}
     if found.answer == "failed":
         assert found.error is not None

@@ -43,7 +43,7 @@ PARTS: Sequence[str] = (
 
 def tried(
     backend: BucketBackend, *, may_put: str = "", versioned: bool | None = False, folders: Sequence[str] = (),
-    shared: str = "",
+    shared: str = "", by: type[Run] | None = None,
 ) -> Trial:  # fmt: skip
     """Try every operation below a place.
 
@@ -53,8 +53,9 @@ def tried(
         versioned: Whether the bucket keeps versions, which are removed as well; None: that is not known.
         folders: Where below the place to put, should it be refused right there: a policy may be of one flow.
         shared: The folder from which a collection deletes; empty: there is none yet.
+        by: How it is tried; None: as in S3.
     """
-    run = run_of(backend)(backend, versioned, folders, shared)
+    run = (by or Run)(backend, versioned, folders, shared)
     try:
         run.everything(may_put)
     except BaseException:
@@ -63,15 +64,6 @@ def tried(
         raise
     run.clean()
     return run.trial
-
-
-def run_of(backend: BucketBackend) -> type[Run]:
-    """How it is tried in the service of a place."""
-    if scheme_of(backend.bucket) == "s3":
-        return Run
-    from mfstore.doctor.cloud_trial import CloudRun
-
-    return CloudRun
 
 
 class Run:
@@ -101,6 +93,7 @@ class Run:
     # ---- what is tried ----------------------------------------------------------------
 
     def everything(self, may_put: str) -> None:
+        """Try all that there is; ``may_put`` as of ``tried``."""
         sample = self._list()
         if self.trial.unreachable is not None:
             return
@@ -316,7 +309,7 @@ class Run:
         for upload in self._uploads:
             given = self._attempt("", lambda of=upload: self._call("AbortMultipartUpload", {"UploadId": of}))  # type: ignore[misc]
             if given.error is not None and not isinstance(given.error, NotFound):
-                self.trial.left.append(f"{url} (upload {upload})")
+                self._left_open(url, upload)
         if self._there and self._attempt("", self._delete_one).error is not None and self._is_there():
             self.trial.left.append(url)
         for key, version in self._markers:
@@ -325,6 +318,9 @@ class Run:
                 self.trial.left.append(f"{bucket_url(self._bucket, key)} (version {version})")
         if self._versioned and self._there:
             self._remove_versions(url)
+
+    def _left_open(self, url: str, upload: str) -> None:
+        self.trial.left.append(f"{url} (upload {upload})")
 
     def clean_late(self) -> None:
         """Once more, after an interruption: a request that was let go is carried out a moment later, and nobody has

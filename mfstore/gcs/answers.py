@@ -169,6 +169,8 @@ def _document(reply: Reply) -> Any:
 
 def parse(call: Call, reply: Reply) -> dict[str, Any]:
     """The output of an operation by botocore's names. BackendError for what is no answer of the service."""
+    if call.operation == "AbortMultipartUpload":  # which has nothing to say
+        return {}
     said = _document(reply)
     if said is None:
         raise BackendError("the answer is not what Google Cloud Storage sends", hint=ENDPOINT_HINT)

@@ -81,8 +81,12 @@ def in_words_of_s3(place: Place, rules: Iterable[Mapping[str, Any]]) -> list[Map
     """What rules do to what is current there, as rules of S3."""
     if place.scheme == "s3":
         return [*rules]
-    told = _of_azure if place.scheme == "az" else _of_google
-    return [one for number, rule in enumerate(rules, 1) for one in told(place, rule, number)]
+    numbered = enumerate(rules, 1)
+    if place.scheme == "gs":
+        from mfstore.gcs.answers import lifecycle_rule
+
+        return [one for number, rule in numbered for one in lifecycle_rule(rule, number)]
+    return [one for number, rule in numbered for one in _of_azure(place, rule, number)]
 
 
 def _of_azure(place: Place, rule: Mapping[str, Any], number: int) -> Iterator[Mapping[str, Any]]:
@@ -114,26 +118,3 @@ def _days(action: Mapping[str, Any] | None) -> int | None:
     """After how many days: of several conditions the first that can hold."""
     found = [value for value in (action or {}).values() if isinstance(value, int | float)]
     return int(min(found)) if found else None
-
-
-_OF_OLD_VERSIONS = ("daysSinceNoncurrentTime", "noncurrentTimeBefore", "numNewerVersions")
-_NEVER_OURS = ("daysSinceCustomTime", "customTimeBefore")
-"""mfstore gives no object a time of its own."""
-
-
-def _of_google(_place: Place, rule: Mapping[str, Any], number: int) -> Iterator[Mapping[str, Any]]:
-    condition = rule.get("condition") or {}
-    action = (rule.get("action") or {}).get("type")
-    if any(condition.get(name) for name in _NEVER_OURS):
-        return
-    for prefix in condition.get("matchesPrefix") or [""]:
-        found: dict[str, Any] = {"ID": f"number {number}", "Status": "Enabled", "Filter": {"Prefix": prefix}}
-        old = condition.get("isLive") is False or any(condition.get(name) for name in _OF_OLD_VERSIONS)
-        if action == "Delete" and not old:
-            before = condition.get("createdBefore")
-            found["Expiration"] = {"Date": before} if before else {"Days": condition.get("age", 0)}
-        elif action == "Delete" and condition.get("daysSinceNoncurrentTime") is not None:
-            found["NoncurrentVersionExpiration"] = {"NoncurrentDays": condition["daysSinceNoncurrentTime"]}
-        elif action == "AbortIncompleteMultipartUpload":
-            found["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": condition.get("age", 0)}
-        yield found

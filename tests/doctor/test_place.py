@@ -176,7 +176,7 @@ def test_an_interrupt_leaves_nothing(place, monkeypatch):
     monkeypatch.setattr(trial, "LATE_SECONDS", 0.0)
     for step in ("_change", "_in_parts", "_delete"):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(trial._Run, step, interrupted)
+            patch.setattr(trial.Run, step, interrupted)
             place.doctor()
         assert place.left() == []
 
@@ -185,7 +185,7 @@ def test_who_interrupts_and_may_not_delete_is_told_what_stays(place, monkeypatch
     def interrupted(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trial._Run, "_in_parts", interrupted)
+    monkeypatch.setattr(trial.Run, "_in_parts", interrupted)
     monkeypatch.setattr(trial, "LATE_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         place.doctor("writer")
@@ -194,7 +194,7 @@ def test_who_interrupts_and_may_not_delete_is_told_what_stays(place, monkeypatch
 
 
 def test_an_upload_of_which_nobody_has_heard_is_given_up(place, monkeypatch):
-    real = trial._Run._call
+    real = trial.Run._call
 
     def interrupted(self, operation, params, **more):
         found = real(self, operation, params, **more)
@@ -202,7 +202,7 @@ def test_an_upload_of_which_nobody_has_heard_is_given_up(place, monkeypatch):
             raise KeyboardInterrupt
         return found
 
-    monkeypatch.setattr(trial._Run, "_call", interrupted)
+    monkeypatch.setattr(trial.Run, "_call", interrupted)
     monkeypatch.setattr(trial, "LATE_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         place.doctor()
