@@ -51,11 +51,6 @@ class GcsControlPlane:
     def __reduce__(self) -> tuple[Any, ...]:
         return GcsControlPlane, (self.settings,)
 
-    @property
-    def keyring(self) -> Keyring:
-        """Who asks."""
-        return self._keyring
-
     # What to send ----------------------------------------------------------------------------------------------------
 
     def route(self, operation: str, bucket: str, options: Options = NO_OPTIONS) -> Route:
