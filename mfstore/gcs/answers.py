@@ -24,6 +24,8 @@ NAMES = {
 bytes alone."""
 CHECKSUM = "x-amz-checksum-crc32c"
 HASH = "x-goog-hash"
+EXPIRES = "expires"
+"""Of S3 an object's own; here of the answer, to whoever keeps it."""
 METADATA, OUR_METADATA = "x-goog-meta-", "x-amz-meta-"
 KEPT = "x-mfstore-kept"
 """Of a resumable upload that goes on: bytes that the service has (``transfers/uploads.py``)."""
@@ -48,6 +50,8 @@ class ObjectHeaders(Mapping[str, str]):
             return said.get(here, default)
         if name == CHECKSUM:
             return _crc32c(said) or default
+        if name == EXPIRES:
+            return default
         if name.startswith(OUR_METADATA):
             return said.get(METADATA + name[len(OUR_METADATA) :], default)
         return said.get(name, default)
@@ -67,7 +71,7 @@ class ObjectHeaders(Mapping[str, str]):
             for name, value in self._said.items():
                 if name.startswith(METADATA):
                     name = OUR_METADATA + name[len(METADATA) :]
-                if name not in NAMES:
+                if name not in NAMES and name != EXPIRES:
                     made[name] = value
             for name in (*NAMES, CHECKSUM):
                 if (value := self.get(name)) is not None:
@@ -224,6 +228,8 @@ def _moment(text: Any) -> datetime | None:
 
 OF_VERSIONS = ("daysSinceNoncurrentTime", "noncurrentTimeBefore", "numNewerVersions")
 """Conditions that only versions meet which are not current."""
+NARROWING = ("matchesStorageClass", "matchesSuffix")
+"""Conditions that some objects of a store meet."""
 OF_CUSTOM_TIMES = ("customTimeBefore", "daysSinceCustomTime")
 """Conditions that only objects meet which have a custom time. mfstore gives them none."""
 
@@ -241,6 +247,10 @@ def lifecycle_rule(rule: Mapping[str, Any], number: int) -> Sequence[dict[str, A
     elif condition.get("isLive") is False or any(name in condition for name in OF_VERSIONS):
         days = condition.get("daysSinceNoncurrentTime", condition.get("age", 0))
         made["NoncurrentVersionExpiration"] = {"NoncurrentDays": int(days)}
+        if kept := condition.get("numNewerVersions"):
+            made["NoncurrentVersionExpiration"]["NewerNoncurrentVersions"] = kept
+        if any(name in condition for name in NARROWING):
+            made["Status"] = "Disabled"  # not what removes them all
     elif kind == "Delete":
         made["Expiration"] = when
     elif kind == "SetStorageClass":

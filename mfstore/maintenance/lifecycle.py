@@ -83,8 +83,9 @@ def lifecycle_warnings(backend: Backend) -> list[str]:
     """What the bucket's rules do to this store, in sentences; nothing where there are no such rules."""
     try:
         rules = backend.lifecycle_rules()
-    except AccessDenied:
-        return ["the bucket's lifecycle rules may not be read (s3:GetLifecycleConfiguration): check them yourself"]
+    except AccessDenied as error:
+        right = error.rights[0][0] if error.rights else "s3:GetLifecycleConfiguration"
+        return [f"the bucket's lifecycle rules may not be read ({right}): check them yourself"]
     except MfstoreError:
         return []  # a service without lifecycle rules says so in many ways
     return [] if rules is None else explain(rules, backend.prefix)

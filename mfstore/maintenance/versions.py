@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 ON = "Enabled"
 SUSPENDED = "Suspended"
 UNKNOWN = "unknown"
+OF_BUCKETS = {"gs": "storage.buckets.get"}
+"""By scheme, the right to see how a bucket is configured, where it is one."""
 RULE_DAYS = 7
 """Of the rule that is proposed: for so long what was deleted by mistake can be brought back."""
 
@@ -36,6 +38,8 @@ class VersionsKept:
     """``unknown`` where the lifecycle rules may not be read."""
     prefix: str = ""
     """Where in the bucket this is."""
+    scheme: str = "s3"
+    """What URLs of the service begin with."""
 
     @property
     def locks_objects(self) -> bool:
@@ -57,8 +61,8 @@ class VersionsKept:
     def notes(self, deleted: int) -> list[str]:
         """What a person is told where so many bytes are deleted, in sentences; nothing where nothing stays."""
         if self.state == UNKNOWN:
-            asked = "whether the bucket keeps versions of what is deleted may not be asked (s3:GetBucketVersioning)"
-            return [f"{asked}: if it does, the bytes stay"]
+            asked = "whether the bucket keeps versions of what is deleted may not be asked"
+            return [f"{asked} ({self._right('s3:GetBucketVersioning')}): if it does, the bytes stay"]
         if not self.state:
             return []
         if self.state == SUSPENDED:
@@ -67,11 +71,14 @@ class VersionsKept:
             first = f"the bucket keeps versions: {size(deleted)} at least of what goes stay as noncurrent versions"
         found = [first + self._until()]
         if self.lock == UNKNOWN:
-            found.append("whether Object Lock is on may not be asked (s3:GetBucketObjectLockConfiguration)")
+            right = self._right("s3:GetBucketObjectLockConfiguration")
+            found.append(f"whether Object Lock is on may not be asked ({right})")
         elif self.lock:
             default = "" if self.lock == ON else f" (by default {self.lock})"
             found.append(f"Object Lock is on{default}: a version that is locked stays until its lock ends")
-        if self.removed_after is None:
+        if self.removed_after is None and self.scheme != "s3":
+            found.append("mfstore policy with --lifecycle prints a rule that removes them")
+        elif self.removed_after is None:
             found.append(
                 "this rule removes them; add it to the rules there are, since aws s3api "
                 f"put-bucket-lifecycle-configuration replaces all: {json.dumps(self.rule)}"
@@ -82,8 +89,12 @@ class VersionsKept:
         if self.removed_after is not None:
             return f", which a lifecycle rule removes {count(self.removed_after, 'day')} later"
         if self.rules == UNKNOWN:
-            return ", and the lifecycle rules may not be read (s3:GetLifecycleConfiguration)"
+            return f", and the lifecycle rules may not be read ({self._right('s3:GetLifecycleConfiguration')})"
         return ", and no lifecycle rule removes them"
+
+    def _right(self, of_s3: str) -> str:
+        """The right that is missing, as its service calls it."""
+        return OF_BUCKETS.get(self.scheme, of_s3)
 
 
 def rule_id(purpose: str, prefix: str) -> str:
@@ -94,16 +105,17 @@ def rule_id(purpose: str, prefix: str) -> str:
 def read_versions(backend: Backend) -> VersionsKept:
     """What the bucket of a backend does with what is deleted there: by one request, or three where it keeps versions.
     What may not be asked is told as unknown."""
+    scheme = backend.url.partition("://")[0]
     state = _asked(backend.versioning)
     if not state:
-        return VersionsKept(prefix=backend.prefix)
+        return VersionsKept(prefix=backend.prefix, scheme=scheme)
     lock = _asked(backend.object_lock)
     try:
         rules: Sequence[Mapping[str, Any]] | None = backend.lifecycle_rules()
     except MfstoreError as error:
         unknown = UNKNOWN if isinstance(error, AccessDenied) else ""
-        return VersionsKept(state, lock, rules=unknown, prefix=backend.prefix)
-    return VersionsKept(state, lock, removed_after(rules or (), backend.prefix), prefix=backend.prefix)
+        return VersionsKept(state, lock, rules=unknown, prefix=backend.prefix, scheme=scheme)
+    return VersionsKept(state, lock, removed_after(rules or (), backend.prefix), prefix=backend.prefix, scheme=scheme)
 
 
 def _asked(ask: Any) -> str:

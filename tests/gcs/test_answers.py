@@ -223,3 +223,20 @@ def test_what_a_lock_keeps_is_told_as_such(reason, message, word):
     error = refused("DeleteObject", 403, reason, message)
     assert speaks_of_locks(error) and word in str(error) and message in str(error)
     assert not speaks_of_locks(refused("DeleteObject"))
+
+
+def test_what_the_answer_says_of_itself_is_nothing_of_the_object():
+    headers = reply("GetObject", headers={**OBJECT, "expires": "Mon, 30 Nov 2026 23:45:52 GMT"}).headers
+    assert headers.get("expires") is None and "expires" not in dict(headers), "a copy is not to say it"
+
+
+def test_rules_that_remove_versions():
+    from mfstore.maintenance.versions import VersionsKept, removed_after
+
+    expire = {"action": {"type": "Delete"}, "condition": {"daysSinceNoncurrentTime": 7}}
+    assert removed_after(rules(expire), "store/") == 7
+    for more in ({"numNewerVersions": 3}, {"matchesStorageClass": ["NEARLINE"]}):
+        assert removed_after(rules({**expire, "condition": {**expire["condition"], **more}}), "store/") is None
+    (told,) = VersionsKept("unknown", scheme="gs").notes(1)
+    assert "storage.buckets.get" in told and "s3:" not in told
+    assert not [note for note in VersionsKept("Enabled", scheme="gs").notes(1) if "aws" in note]

@@ -281,10 +281,10 @@ def _locked(backend: Backend, recipes: ObjectTable, going: Iterable[bytes], warn
     paths = {recipes.path(key): key for key in going}
     try:
         return {paths[path]: LOCKED for path in backend.locks([*paths])}
-    except AccessDenied:
+    except AccessDenied as error:
+        rights = ", ".join(dict(error.rights)) or "s3:GetObjectRetention, s3:GetObjectLegalHold"
         warnings.append(
-            "which objects are locked may not be asked (s3:GetObjectRetention, s3:GetObjectLegalHold): keys that are "
-            "go as well, and stay as versions"
+            f"which objects are locked may not be asked ({rights}): keys that are go as well, and stay as versions"
         )
         return {}
 

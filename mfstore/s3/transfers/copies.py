@@ -156,8 +156,9 @@ class CopyJob(MultipartJob):
                 return (self._ask("GetObjectTagging", None),)
             return (self._create({}),)
         said = self._said(PLACED)
-        if self._source == (self.bucket, self.key) and "MetadataDirective" not in self.options:
-            # A copy onto itself is refused unless something is said anew.
+        same = self._source == (self.bucket, self.key) and not control.service.copies_whole
+        if same and "MetadataDirective" not in self.options:
+            # S3 refuses a copy onto itself unless something is said anew.
             said |= {"MetadataDirective": "REPLACE", "Metadata": metadata_of(headers), **self._said(DESCRIBED)}
         return (self._call("CopyObject", {"CopySource": self._copied, **self._match, **said}),)
 
