@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from mfstore.bench.intervals import CONFIDENCE, Interval, ratio_interval
-from mfstore.s3.urls import on_loopback
+from mfstore.s3.urls import SCHEMES, on_loopback
 
 SAME = 0.10
 """Differences below this are called none, however sure they are: where a program lies in memory, and what else its
@@ -145,7 +145,7 @@ def _others(document: Mapping[str, Any]) -> float:
     run, cells = document["run"], document["cells"]
     cores = (run.get("host") or {}).get("cores") or run.get("cpus") or 1
     found = [_share(cells, "machine", cores), _share(cells, "pressure", 1)]
-    if run.get("kind") == "s3" and not on_loopback(run.get("endpoint")):
+    if run.get("kind") in SCHEMES and not on_loopback(run.get("endpoint")):
         found.append(_share(cells, "waited", 1))
     return min([share for share in found if share is not None], default=0.0)
 

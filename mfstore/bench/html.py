@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mfstore.bench import plots
+from mfstore.bench.cloud_peers import PEERS_OF
 from mfstore.bench.compare import missed
-from mfstore.bench.peers import PEERS
 from mfstore.bench.report import (
     client_lines,
     duration,
@@ -24,6 +24,7 @@ from mfstore.bench.report import (
     wholes,
 )
 
+ALL_PEERS = {name for peers in PEERS_OF.values() for name in peers}
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --soft: #5f6368; --line: #d9dce0; --card: #f6f7f9;
   --accent: #0072b2; --bad: #c0392b; --paper: #fff;
@@ -131,7 +132,7 @@ def _tiles(document: Mapping[str, Any]) -> str:
             for cell in cells
             if cell["operation"] == operation
             and cell["bytes"]
-            and cell["scenario"]["engine"] not in PEERS
+            and cell["scenario"]["engine"] not in ALL_PEERS
             and not of_mix(cell)
         ]
         if found:

@@ -13,6 +13,7 @@ from mfstore.bench.mixes import MIXED
 from mfstore.bench.plan import BenchPlan, Prices, summary
 from mfstore.bench.run import RunSettings
 from mfstore.bench.scenarios import ARTIFACTS, OPERATIONS, size_text
+from mfstore.s3.urls import SCHEMES
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """Title, column heads, rows of cells."""
@@ -71,7 +72,7 @@ def head_lines(document: Mapping[str, Any]) -> list[str]:
     """Where and when it ran."""
     run = document["run"]
     machine = f"mfstore {run['version']}  Python {run['python']}  {run['cpus']} CPUs  {run['system']}"
-    facts = [f"{run['kind']} {run['url']}", f"seed {run['seed']}", run["started"]]
+    facts = [f"{run.get('service') or run['kind']} {run['url']}", f"seed {run['seed']}", run["started"]]
     if run.get("endpoint"):
         server = f" ({run['server']})" if run.get("server") else ""
         facts.insert(1, f"endpoint {run['endpoint']}{server}")
@@ -103,7 +104,7 @@ def host_lines(host: Mapping[str, Any]) -> list[str]:
 
 def tables(document: Mapping[str, Any]) -> list[Table]:
     """The measurements, one table per operation."""
-    s3 = document["run"]["kind"] == "s3"
+    s3 = document["run"]["kind"] in SCHEMES
     by_operation: dict[str, list[Mapping[str, Any]]] = {}
     for cell in document["cells"]:
         if of_mix(cell):

@@ -186,11 +186,11 @@ class Overrides:
 
 
 def adapted(found: Profile, overrides: Overrides, *, s3: bool) -> Profile:
-    """The profile with other axes. Engines and failures are S3's: elsewhere asking for them is InvalidKey, and what
-    a profile has of them is left out."""
+    """The profile with other axes. Engines, failures and peers are of clouds (``s3``: whether it is one): elsewhere
+    asking for them is InvalidKey, and what a profile has of them is left out."""
     if not s3 and (overrides.engines or overrides.failure or overrides.peers):
         hint = "Leave out --engine, --failure and --peers"
-        raise InvalidKey("engines, injected failures and peers exist for S3 only", hint=hint)
+        raise InvalidKey("engines, injected failures and peers exist for clouds only", hint=hint)
     if unknown := set(overrides.engines or ()) - set(ENGINES):
         raise InvalidKey("no such engine", found=", ".join(sorted(unknown)), expected=", ".join(ENGINES))
     if overrides.peers and overrides.failure:

@@ -15,11 +15,12 @@ from time import sleep, time
 from typing import Any
 from urllib.parse import unquote
 
-from mfstore.backends import Backend, local_path, open_backend, said_of
+from mfstore.backends import Backend, bucket_backend, local_path, open_backend, said_of
+from mfstore.bench.cloud_peers import PEERS_OF
 from mfstore.bench.flaky import flaky_endpoint
 from mfstore.bench.link import measure_link
 from mfstore.bench.movers import BackendMover, BulkMover, Mover
-from mfstore.bench.peers import PEERS, PeerMover, Where, surroundings
+from mfstore.bench.peers import PEERS, Peer, PeerMover, Where, surroundings
 from mfstore.bench.plan import MEMORY
 from mfstore.bench.recording import Traffic, record
 from mfstore.bench.scenarios import Scenario
@@ -28,7 +29,9 @@ from mfstore.errors import AccessDenied, BackendError, MfstoreError, NotAStore, 
 from mfstore.host.permissions import refused_because
 from mfstore.maintenance.versions import VersionsKept
 from mfstore.opening import open_store
+from mfstore.s3.calls import Call
 from mfstore.s3.transfers.deletions import KEYS_PER_DELETE
+from mfstore.s3.urls import SCHEMES
 from mfstore.settings import EncryptionKnobs, resolve
 from mfstore.store import Store
 
@@ -53,7 +56,7 @@ class Target(ABC):
     """A place. ``check`` before anything else, ``remove`` at the end, whatever happened between."""
 
     kind: str
-    """``s3``, ``directory``, ``memory``, or another backend's scheme."""
+    """``s3``, ``az``, ``gs``, ``directory``, ``memory``, or another backend's scheme."""
     url: str
     name: str
     """Of the scratch prefix below the URL."""
@@ -197,19 +200,16 @@ class BackendTarget(Target):
                         break
 
 
-class S3Target(Target):
-    """A prefix of a bucket. ``options`` are boto3's; without ``checksum`` uploads carry none, as those of peers."""
-
-    kind = "s3"
+class BucketTarget(Target):
+    """A prefix of a bucket or container. ``options`` are those of ``BulkClient``; without ``checksum`` uploads carry
+    none, as those of peers."""
 
     def __init__(self, url: str, *, checksum: bool = True, name: str | None = None, **options: Any) -> None:
-        from mfstore.s3.urls import split_url
+        from mfstore.s3.urls import scheme_of, split_url
 
         self.url = url
         self.options = said_of(url, options)
-        self._single_writer = self.options.pop("single_writer")
-        self._versions = ""
-        """The state of the bucket's versioning, once it was asked for."""
+        self._single_writer = self.options.pop("single_writer", None)
         self._refused = False
         """Nothing has been stored, for certain."""
         self._reached = False
@@ -217,31 +217,12 @@ class S3Target(Target):
         self.bucket, prefix = split_url(url)
         self.prefix = f"{prefix.strip('/')}/".lstrip("/") + (name or scratch_name())
         self.name = self.prefix.rpartition("/")[2]
-        self.scratch = f"s3://{self.bucket}/{self.prefix}"
+        scheme, _, rest = url.partition("://")
+        self.kind = scheme_of(self.bucket)
+        self._place = f"{scheme}://{rest.partition('/')[0]}" if self.kind != "s3" else f"s3://{self.bucket}"
+        """The bucket's URL, which may say whose it is."""
+        self.scratch = f"{self._place}/{self.prefix}"
         self.object_prefix = f"{self.prefix}/objects/"
-
-    def cautions(self, written: int) -> list[str]:
-        """Whether the bucket keeps versions of what is overwritten and deleted."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            self._versions = self.boto().get_bucket_versioning(Bucket=self.bucket).get("Status", "")
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") != "AccessDenied":
-                return []  # a service without versions; what else is wrong, ``check`` tells
-            return [
-                "whether the bucket keeps versions may not be asked (s3:GetBucketVersioning): if it does, all stays"
-            ]
-        except BotoCoreError:
-            return []
-        if self._versions != "Enabled":
-            return []
-        told = (
-            f"the bucket keeps versions: all that is overwritten or deleted stays in it, and costs, to the end of the "
-            f"run: {size(written)}, or more with --duration. Then the versions below the scratch prefix are deleted "
-            "(s3:ListBucketVersions, s3:DeleteObjectVersion)"
-        )
-        return [told]
 
     def check(self) -> Mapping[str, Any]:
         """Store, read, list and delete one object, with few retries."""
@@ -262,8 +243,8 @@ class S3Target(Target):
                 raise AccessDenied("the place does not return what was stored", backend=self.url)
             if [entry.key for entry in client.list(f"{self.prefix}/")] != [key]:
                 raise NotFound("the listing does not show the object that was just stored", backend=self.url)
-            boto = self.boto()
-            link = measure_link(boto.meta.endpoint_url, lambda: sum(found.seconds for found in client.head_many([key])))
+            service, endpoint = client.service.name, self.endpoint(client)
+            link = measure_link(endpoint, lambda: sum(found.seconds for found in client.head_many([key])))
             client.delete_many([key])
         finally:
             client.close()
@@ -271,65 +252,58 @@ class S3Target(Target):
         # The header has whole seconds, cut off.
         skew = round(parsedate_to_datetime(said).timestamp() + 0.5 - sent) if said else None
         return {
-            "endpoint": boto.meta.endpoint_url,
-            "region": boto.meta.region_name,
+            "service": service,
+            "endpoint": endpoint,
+            **self.known(),
             "server": got.headers.get("server"),
             "clock_skew": skew,
-            "failures_by": "proxy" if self.through_proxy else "client",
+            "failures_by": "proxy" if self.http_endpoint else "client",
             "link": asdict(link),
         }
 
-    def boto(self) -> Any:
-        """A plain botocore client of the same place."""
-        from botocore.config import Config
-        from botocore.session import Session
+    @abstractmethod
+    def endpoint(self, client: Any) -> str:
+        """Where the requests of a client go."""
 
-        options = {name: value for name, value in self.options.items() if name not in EncryptionKnobs._fields}
-        session = Session(profile=options.pop("profile_name", None))
-        config = Config(connect_timeout=5, read_timeout=RETRY_SECONDS, retries={"total_max_attempts": 2})
-        return session.create_client("s3", config=config, **options)
+    def known(self) -> Mapping[str, Any]:
+        """What else is known of the place."""
+        return {}
+
+    @abstractmethod
+    def peer(self, name: str, concurrency: int | None) -> Any:
+        """A context manager that gives the peer, connected."""
+
+    def abort(self) -> int:
+        """Give up the uploads that were begun and not ended. How many there were."""
+        return 0
+
+    def remove_rest(self) -> None:
+        """What is there besides objects."""
 
     def _client(self, **more: Any) -> Any:
         from mfstore.s3.bulk.client import BulkClient
 
-        return BulkClient(self.bucket, **{"retry_seconds": RETRY_SECONDS, **self._bulk, **more})
+        return BulkClient(self._place, **{"retry_seconds": RETRY_SECONDS, **self._bulk, **more})
+
+    http_endpoint: str | None = None
+    """Where failures can be injected by a proxy: a TLS endpoint would not bear it, nor one that is found by its name.
+    Else the client fails the requests itself, before they are sent."""
 
     @contextmanager
     def _behind_faults(self, scenario: Scenario, seed: int) -> Iterator[dict[str, Any]]:
         """Options for the scenario, behind a proxy if requests are to fail."""
-        engine = None if scenario.engine in PEERS else scenario.engine
+        engine = None if scenario.engine in PEERS_OF[self.kind] else scenario.engine
         options: dict[str, Any] = {"engine": engine, "concurrency": scenario.concurrency}
-        if not scenario.failure or not self.through_proxy:
+        if not scenario.failure or self.http_endpoint is None:
             yield options
             return
-        with flaky_endpoint(self.boto().meta.endpoint_url, scenario.failure, seed) as address:
+        with flaky_endpoint(self.http_endpoint, scenario.failure, seed) as address:
             yield {**options, "endpoint_url": address}
-
-    def _where(self, concurrency: int | None) -> Where:
-        """The place as peers want it described."""
-        from botocore.session import Session
-
-        boto = self.boto()
-        found = Session(profile=self.options.get("profile_name")).get_credentials()
-        if found is None:
-            raise AccessDenied("peers need credentials, and there are none", backend=self.url)
-        keys = found.get_frozen_credentials()
-        return Where(
-            boto.meta.endpoint_url, self.bucket, boto.meta.region_name, keys.access_key, keys.secret_key, keys.token,
-            os.environ.get("AWS_CA_BUNDLE"), concurrency,
-        )  # fmt: skip
-
-    @property
-    def through_proxy(self) -> bool:
-        """Whether failures can be injected by a proxy: a TLS endpoint would not bear it, nor one that is found by its
-        name. There the client fails the requests itself, before they are sent."""
-        return str(self.boto().meta.endpoint_url).startswith("http://")
 
     def notes(self) -> Backend:
         """As Target's."""
-        from mfstore.backends.s3.backend import S3Backend
-
-        return S3Backend(f"{self.scratch}/clients", retry_seconds=RETRY_SECONDS, **self._bulk)
+        url = f"{self.scratch}/clients"
+        return bucket_backend(url)(url, retry_seconds=RETRY_SECONDS, **self._bulk)
 
     @contextmanager
     def mover(self, scenario: Scenario, seed: int) -> Iterator[tuple[Mover, Traffic | None]]:
@@ -338,36 +312,33 @@ class S3Target(Target):
 
         with self._behind_faults(scenario, seed) as options:
             if scenario.failure and "endpoint_url" not in options:
-                client: Any = flaky_client(scenario.failure, bucket=self.bucket, **{**self._bulk, **options})
+                client: Any = flaky_client(scenario.failure, bucket=self._place, **{**self._bulk, **options})
             else:
                 client = self._client(**options)
             rest = BulkMover(client)
-            if scenario.engine not in PEERS:
+            if scenario.engine not in PEERS_OF[self.kind]:
                 traffic = record(client)
                 with closing(rest):
                     yield rest, traffic
                 return
-            where = self._where(scenario.concurrency)
-            with surroundings(where), closing(PeerMover(str(scenario.engine), where, rest)) as mover:
+            name = str(scenario.engine)
+            with self.peer(name, scenario.concurrency) as peer, closing(PeerMover(name, peer, rest)) as mover:
                 yield mover, None
 
     @contextmanager
     def store(self, scenario: Scenario, number: int) -> Iterator[tuple[Any, Traffic | None]]:
         """A store below the scratch prefix."""
-        from mfstore.backends.s3.backend import S3Backend
-
         url = f"{self.scratch}/store-{number}"
         made: list[Store] = []
         traffic = Traffic()
         options = {"memory": MEMORY // 4, "retry_seconds": RETRY_SECONDS, **self._bulk}
+        if self._single_writer is not None:
+            options["single_writer"] = self._single_writer
 
         def reopen() -> Store:
             for store in made:
                 store.close()
-            backend = S3Backend(
-                url, single_writer=self._single_writer, engine=scenario.engine, concurrency=scenario.concurrency,
-                **options,
-            )  # fmt: skip
+            backend = bucket_backend(url)(url, engine=scenario.engine, concurrency=scenario.concurrency, **options)
             record(backend.client, traffic)
             store = Store(url, backend, resolve(memory=MEMORY), create=True, algorithm="blake3")
             made[:] = [store]
@@ -396,14 +367,94 @@ class S3Target(Target):
         # Where there was no answer to the first request either, two tries are enough.
         patience: dict[str, Any] = {"retry_seconds": REMOVAL_SECONDS} if self._reached else {"attempts": 2}
         self._empty(f"{self.prefix}/", **patience)
-        self._abort()
+        self.abort()
         quiet = 0
         for _ in range(LATE_LOOKS if cut_off and self._reached else 0):
             sleep(LATE_SECONDS)
-            found = self._empty(f"{self.prefix}/", **patience) + self._abort()
+            found = self._empty(f"{self.prefix}/", **patience) + self.abort()
             quiet = 0 if found else quiet + 1
             if quiet == QUIET_LOOKS:
                 break
+        self.remove_rest()
+
+
+class S3Target(BucketTarget):
+    """A prefix of a bucket. ``options`` are boto3's; without ``checksum`` uploads carry none, as those of peers."""
+
+    kind = "s3"
+    _versions = ""
+    """The state of the bucket's versioning, once it was asked for."""
+
+    def cautions(self, written: int) -> list[str]:
+        """Whether the bucket keeps versions of what is overwritten and deleted."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._versions = self.boto().get_bucket_versioning(Bucket=self.bucket).get("Status", "")
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "AccessDenied":
+                return []  # a service without versions; what else is wrong, ``check`` tells
+            return [
+                "whether the bucket keeps versions may not be asked (s3:GetBucketVersioning): if it does, all stays"
+            ]
+        except BotoCoreError:
+            return []
+        if self._versions != "Enabled":
+            return []
+        told = (
+            f"the bucket keeps versions: all that is overwritten or deleted stays in it, and costs, to the end of the "
+            f"run: {size(written)}, or more with --duration. Then the versions below the scratch prefix are deleted "
+            "(s3:ListBucketVersions, s3:DeleteObjectVersion)"
+        )
+        return [told]
+
+    def boto(self) -> Any:
+        """A plain botocore client of the same place."""
+        from botocore.config import Config
+        from botocore.session import Session
+
+        options = {name: value for name, value in self.options.items() if name not in EncryptionKnobs._fields}
+        session = Session(profile=options.pop("profile_name", None))
+        config = Config(connect_timeout=5, read_timeout=RETRY_SECONDS, retries={"total_max_attempts": 2})
+        return session.create_client("s3", config=config, **options)
+
+    def _where(self, concurrency: int | None) -> Where:
+        """The place as peers want it described."""
+        from botocore.session import Session
+
+        boto = self.boto()
+        found = Session(profile=self.options.get("profile_name")).get_credentials()
+        if found is None:
+            raise AccessDenied("peers need credentials, and there are none", backend=self.url)
+        keys = found.get_frozen_credentials()
+        return Where(
+            boto.meta.endpoint_url, self.bucket, boto.meta.region_name, keys.access_key, keys.secret_key, keys.token,
+            os.environ.get("AWS_CA_BUNDLE"), concurrency,
+        )  # fmt: skip
+
+    def endpoint(self, client: Any) -> str:
+        """As BucketTarget's."""
+        return str(self.boto().meta.endpoint_url)
+
+    def known(self) -> Mapping[str, Any]:
+        """As BucketTarget's."""
+        return {"region": self.boto().meta.region_name}
+
+    @property
+    def http_endpoint(self) -> str | None:  # type: ignore[override]
+        """As BucketTarget's."""
+        found = str(self.boto().meta.endpoint_url)
+        return found if found.startswith("http://") else None
+
+    @contextmanager
+    def peer(self, name: str, concurrency: int | None) -> Iterator[Peer]:
+        """As BucketTarget's."""
+        where = self._where(concurrency)
+        with surroundings(where):
+            yield PEERS[name](where)
+
+    def remove_rest(self) -> None:
+        """As BucketTarget's."""
         if self._versions:
             self._remove_versions()
 
@@ -436,7 +487,7 @@ class S3Target(Target):
                 f"s3:DeleteObjectVersion, or by this lifecycle rule: {json.dumps(rule)}"
             )
 
-    def _abort(self) -> int:
+    def abort(self) -> int:
         """How many uploads there were."""
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -451,10 +502,29 @@ class S3Target(Target):
         return 0
 
 
+class CloudTarget(BucketTarget):
+    """A prefix of a container of Azure, or of a bucket of Google Cloud."""
+
+    def endpoint(self, client: Any) -> str:
+        """As BucketTarget's."""
+        return str(client.transfers.control.host(Call("HeadBucket", self.bucket)))
+
+    @contextmanager
+    def peer(self, name: str, concurrency: int | None) -> Iterator[Peer]:
+        """As BucketTarget's."""
+        from mfstore.bench.cloud_peers import azure_place, google_place
+
+        place = azure_place if self.kind == "az" else google_place
+        yield PEERS_OF[self.kind][name](place(self._place, self.bucket, self.options, concurrency))
+
+
 def open_target(url: str, *, checksum: bool = True, name: str | None = None, **options: Any) -> Target:
-    """The place a URL or path names. ``name`` is of a scratch prefix that another machine has made. The rest is for S3
-    only; options that are None are left out."""
+    """The place a URL or path names. ``name`` is of a scratch prefix that another machine has made. The rest is for
+    clouds; options that are None are left out."""
     given = {name: value for name, value in options.items() if value is not None}
+    scheme = url.partition("://")[0]
+    if scheme != "s3" and scheme in SCHEMES:
+        return CloudTarget(url, checksum=checksum, name=name, **given)
     if url.startswith("s3://"):
         return S3Target(url, checksum=checksum, name=name, **given)
     return BackendTarget(os.fspath(url), name=name)

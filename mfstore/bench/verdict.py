@@ -18,6 +18,7 @@ from mfstore.bench.ceilings import Ceilings
 from mfstore.bench.link import Link
 from mfstore.bench.results import SHORT_RUN, Cell, Verdict
 from mfstore.bench.scenarios import OBJECTS
+from mfstore.s3.urls import SCHEMES
 
 NEAR = 0.7
 """Of a ceiling: at two thirds of a rate that a plain loop reaches there is little left to win."""
@@ -252,7 +253,7 @@ def _all_cores(found: Evidence) -> Verdict | None:
 def _one_core(found: Evidence) -> Verdict | None:
     """What can only be done by one core, did nothing else."""
     cell, cpus = found.cell, found.ceilings.cpus
-    if found.site.kind == "s3":
+    if found.site.kind in SCHEMES:
         thread = (cell.usage.thread or 0.0) / cell.seconds
         if max(thread, 0.0 if cell.engine == "native" else cell.cpu_share) < BUSY:
             return None
@@ -295,7 +296,7 @@ def _ceiling(found: Evidence) -> Verdict | None:
 def _scaling(found: Evidence) -> Verdict | None:
     """The same at other concurrencies: whether more at once brought more."""
     cell = found.cell
-    if cell.scenario.layer != OBJECTS and found.site.kind != "s3":
+    if cell.scenario.layer != OBJECTS and found.site.kind not in SCHEMES:
         return None  # there the number is of threads that compute
     higher, better = found.more()
     if higher is not None:
@@ -344,7 +345,7 @@ def _empty_request(found: Evidence) -> Verdict | None:
 def _one_at_a_time(found: Evidence) -> Verdict | None:
     """Nothing else was under way."""
     cell = found.cell
-    if found.site.kind != "s3" or cell.scenario.concurrency != 1 or found.more()[0] is not None:
+    if found.site.kind not in SCHEMES or cell.scenario.concurrency != 1 or found.more()[0] is not None:
         return None
     if found.machine_full and cell.cpu_share < (cell.machine_share or 0.0) / 2:
         return None  # who it waits for may be these
@@ -355,13 +356,13 @@ def _waiting(found: Evidence, because: str) -> Verdict:
     """More at once brings more: for what each waits decides the word."""
     cell = found.cell
     share, rate = found.flow()
-    if found.site.kind == "s3" and share >= FLOWS and _constant(found, rate):
+    if found.site.kind in SCHEMES and share >= FLOWS and _constant(found, rate):
         return Verdict(
             "per-connection rate",
             f"{because}; one connection brings {rate / 1e6:.3g} MB/s, which {share:.0%} of an object's time go to",
             "More connections: more objects at a time, without a fixed concurrency; large ones go in parts anyway",
         )  # fmt: skip
-    if found.site.kind != "s3":
+    if found.site.kind not in SCHEMES:
         return Verdict("latency", because, "More threads, or bundles (store.save): each file is waited for")
     if cell.scenario.concurrency is not None:
         advice = "More objects at a time; without a fixed concurrency mfstore finds the number itself"
@@ -419,7 +420,7 @@ def _memory(found: Evidence) -> Verdict | None:
 def _rest(found: Evidence) -> Verdict:
     """What is left when nothing of it is on this machine."""
     cell, site = found.cell, found.site
-    if site.kind != "s3":
+    if site.kind not in SCHEMES:
         if cell.operation in WRITES:
             return Verdict(
                 "disk", "waiting for the file system to make files durable",

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 PEERS = "boto3, aiobotocore-client, s3fs, obstore, obstore-async, metaflow"
 """Of ``mfstore.bench.peers``, which is not imported for a help text."""
+CLOUD_PEERS = "azure-storage-blob, adlfs; google-cloud-storage, gcsfs"
+"""Of ``mfstore.bench.cloud_peers``, besides obstore."""
 
 
 class _Listed(click.ParamType):  # type: ignore[type-arg]
@@ -92,15 +94,19 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     "--size", "sizes", type=_Listed("sizes"), help="Object or artifact sizes instead of the profile's: 4KiB,1MiB."
 )
 @click.option("--count", type=click.IntRange(1, 10_000_000), help="Objects of each size.")
-@click.option("--concurrency", type=_Listed("numbers", 1, 4096), help="Requests (S3) or threads at once: 1,16,64.")
+@click.option("--concurrency", type=_Listed("numbers", 1, 4096), help="Requests (clouds) or threads at once: 1,16,64.")
 @click.option("--compressible", type=_Listed("numbers", 0, 100), help="Per cent a compressor can remove: 0,50,90.")
 @click.option(
     "--duplicate", type=_Listed("numbers", 0, 100), help="Per cent of an artifact bundle stored before: 0,90."
 )
 @click.option("--engine", "engines", type=_Listed("names"), help="S3: native,aiobotocore.")
-@click.option("--failure", type=_Listed("numbers", 0, 90), help="S3: per cent of first tries that fail: 0,10.")
+@click.option("--failure", type=_Listed("numbers", 0, 90), help="Clouds: per cent of first tries that fail: 0,10.")
 @click.option("--large", type=_Listed("sizes", 1), help="The large object of the metaflow profile.  [default: 256MiB]")
-@click.option("--peers", type=_Listed("names"), help=f"S3: also measure any of {PEERS}.")
+@click.option(
+    "--peers",
+    type=_Listed("names"),
+    help=f"Also measure any of: S3 {PEERS}; Azure and Google Cloud obstore, obstore-async, {CLOUD_PEERS}.",
+)
 @click.option("--match", metavar="TEXT", help="Only scenarios with this text in their name (--plan shows names).")
 @click.option(
     "--mix",
@@ -253,17 +259,21 @@ def _measure(
 ) -> tuple[Results, BaseException | None] | None:
     from mfstore.bench import plan as plans
     from mfstore.bench import scenarios
-    from mfstore.bench.peers import require
+    from mfstore.bench.cloud_peers import require
     from mfstore.bench.run import RunSettings
     from mfstore.bench.targets import open_target
+    from mfstore.s3.urls import SCHEMES
 
-    require(peers or ())
+    scheme = url.partition("://")[0]
+    require(peers or (), {"abfss": "az"}.get(scheme, scheme))
     if peers and (connection.encryption or connection.kms_key):
         raise click.UsageError("--encryption, --kms-key: the peers are not told of it; leave one of the two out")
     options = connection.options_for(url)
     target = open_target(url, checksum=not peers, **options)
     wished = scenarios.profile(profile, large[0] if large else scenarios.METAFLOW_LARGE)
-    wished = scenarios.adapted(wished, scenarios.Overrides(**axes, peers=peers or ()), s3=target.kind == "s3")
+    if axes["engines"] and target.kind in SCHEMES and target.kind != "s3":
+        raise InvalidKey("engines exist for S3 only", hint="Leave out --engine")
+    wished = scenarios.adapted(wished, scenarios.Overrides(**axes, peers=peers or ()), s3=target.kind in SCHEMES)
     lasting = _lasting(duration, warm_up, seconds)
     if lasting is not None and (shares is not None or rate is not None):
         raise click.UsageError("--mix and --rate last for --seconds: leave out --duration")
@@ -339,8 +349,9 @@ def _announce(
     target: Target, plan: BenchPlan, prices: Prices, settings: RunSettings, as_json: bool, *, names: bool
 ) -> None:
     from mfstore.bench.report import plan_lines
+    from mfstore.s3.urls import SCHEMES
 
-    lines = [f"scratch   {target.scratch}", *plan_lines(plan, prices, settings, s3=target.kind == "s3")]
+    lines = [f"scratch   {target.scratch}", *plan_lines(plan, prices, settings, s3=target.kind in SCHEMES)]
     for line in lines:
         click.echo(printable(line), err=True)
     if names and as_json:

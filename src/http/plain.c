@@ -180,11 +180,12 @@ static int is_good_get(const struct mf_xfer *xfer, int verify, const struct fiel
 
 int mf_plain_key(const char *at, size_t n) {
     size_t i;
-    if (!n || at[n - 1] == '.')
+    if (!n)
         return 0;
     for (i = 0; i < n; i++) {
         char c = at[i];
-        if (c < 32 || c > 126 || c == '\\' || (c == '.' && (!i || at[i - 1] == '/')) ||
+        if (c < 32 || c > 126 || c == '\\' || 
+            (c == '.' && (!i || at[i - 1] == '/' || i + 1 == n || at[i + 1] == '/')) ||
             (c == ':' && n - i > 2 && at[i + 1] == '/' && at[i + 2] == '/'))
             return 0;
     }

@@ -18,7 +18,7 @@ struct mf_plain {
 int mf_plain_reply(const struct mf_xfer *xfer, int verify, struct mf_plain *found);
 
 /* Whether any of the clouds takes a key as it is, and it is no URL: printable ASCII, no backslash, no part that begins
- * with a dot, none at its end. */
+ * or ends with a dot. */
 int mf_plain_key(const char *at, size_t n);
 
 #endif

@@ -158,7 +158,7 @@ def test_elsewhere_than_on_s3_nothing_fails_on_purpose():
         0
     }
     for overrides in (Overrides(engines=("native",)), Overrides(failure=(10,)), Overrides(peers=("boto3",))):
-        with pytest.raises(InvalidKey, match="S3 only"):
+        with pytest.raises(InvalidKey, match="clouds only"):
             adapted(profile("quick"), overrides, s3=False)
 
 

@@ -632,7 +632,7 @@ def test_a_full_disk(tmp_path):
         (["x", "-y", "--duplicate", "101"], "101"),
         (["x", "-y", "--concurrency", "0"], "0"),
         (["x", "-y", "--operation", "steal"], "steal"),
-        (["x", "-y", "--peers", "boto3"], "S3 only"),
+        (["x", "-y", "--peers", "boto3"], "clouds only"),
         (["x", "-y", "--warm-up", "1s"], "--duration"),
         (["x", "-y", "--duration", "1s", "--seconds", "2"], "--seconds"),
         (["x", "-y", "--duration", "0"], "more than nothing"),
@@ -651,8 +651,44 @@ def test_wrong_usage(arguments, says, tmp_path, monkeypatch):
 
 
 def test_a_peer_that_is_not_installed(monkeypatch):
-    from mfstore.bench import peers
+    from mfstore.bench import cloud_peers, peers
 
     monkeypatch.setattr(peers.Boto3, "needs", ("no_such_module",))
     with pytest.raises(MfstoreError, match="pip install no_such_module"):
-        peers.require(["boto3"])
+        cloud_peers.require(["boto3"], "s3")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("scheme", ["az", "gs"])
+def test_other_clouds(scheme, request, monkeypatch):
+    """A place in Azure or Google Cloud is measured, and left as it was; the report names the service."""
+    if scheme == "az":
+        server = request.getfixturevalue("azurite")
+        url, service = f"az://{server.new_container()}/below", "Azure Blob Storage"
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", server.connection_string)
+        listed = f"restype=container&comp=list&prefix={url[5:].partition('/')[2]}"
+        left = lambda: b"<Blob>" in server.request("GET", url[5:].partition("/")[0], listed).body  # noqa: E731
+    else:
+        server = request.getfixturevalue("gcs_server")
+        url, service = f"gs://{server.new_bucket()}/below", "Google Cloud Storage"
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        left = lambda: b'"name"' in server.request("GET", f"storage/v1/b/{url[5:].partition('/')[0]}/o").body  # noqa: E731
+    arguments = [
+        "bench",
+        url,
+        "-y",
+        "--json",
+        "--size",
+        "4KiB",
+        "--count",
+        "6",
+        "--operation",
+        "put,get,list,delete,save",
+    ]
+    found = CliRunner().invoke(bench, arguments[1:])
+    assert found.exit_code == 0, found.output
+    document = json.loads(found.stdout)
+    assert document["run"]["service"] == service
+    assert {cell["operation"] for cell in document["cells"]} >= {"put", "get", "list", "delete", "save"}
+    assert not sum(cell["failed"] for cell in document["cells"])
+    assert not left()

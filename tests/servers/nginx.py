@@ -1,6 +1,7 @@
 """nginx as a very fast S3 that knows GET, ranges, HEAD, PUT and DELETE: what a client can reach if the server is free.
 
-It looks at no signature and lists nothing. A multipart upload's parts are stored, each as a file; completing it is a
+It looks at no signature and lists nothing. It also answers what clients of Azure and Google need for bytes of one
+request. A multipart upload's parts are stored, each as a file; completing it is a
 pretence. PUT answers 201, and an ETag that is random.
 """
 
@@ -38,11 +39,12 @@ http {{
       return 404 '{xml}<Error><Code>NoSuchKey</Code><Message>no such key</Message></Error>'; }}
     if ($request_method = POST) {{ rewrite ^ /-post; }}
     if ($arg_partNumber) {{ rewrite ^/([^/]+)/(.*)$ /$1/.parts/$2.$arg_uploadId.$arg_partNumber; }}
-    location / {{ if ($request_method = PUT) {{ add_header ETag '"$request_id"'; }} }}
+    location / {{ if ($request_method = PUT) {{ add_header ETag '"$request_id"'; add_header x-ms-request-id $request_id; }} }}
     location = / {{ default_type application/xml; return 200 '{xml}<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>'; }}
     location ~ ^/(?!-post)[^/]+/?$ {{ default_type application/xml;
       return 200 '{xml}<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>'; }}
     location = /-post {{ default_type application/xml;
+      if ($arg_uploadType) {{ return 200 '{{"generation": "1"}}'; }}
       if ($arg_uploadId) {{ return 200 '{xml}<CompleteMultipartUploadResult><ETag>"$request_id"</ETag></CompleteMultipartUploadResult>'; }}
       return 200 '{xml}<InitiateMultipartUploadResult><UploadId>$request_id</UploadId></InitiateMultipartUploadResult>';
     }}
