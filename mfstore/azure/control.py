@@ -83,6 +83,7 @@ class AzureControlPlane:
 
     def route(self, operation: str, bucket: str, options: Options = NO_OPTIONS) -> Route:
         """See ``interface.RouteSource``."""
+        requests.check_account(bucket, self.account)
         if operation not in requests.SHARED:
             requests.check_options(operation, options)
             return requests.own_route("PUT", self.account)

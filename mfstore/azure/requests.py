@@ -76,6 +76,7 @@ def request(
 ) -> SignedRequest:  # fmt: skip
     """The request of a call that is no ``SHARED`` one; its body is None where it is the call's own. InvalidKey for a
     key or metadata that Azure does not take, Unsupported for an operation or a parameter that it does not have."""
+    check_account(call.bucket, account)
     check_options(call.operation, call.options)
     make = _MAKERS.get(call.operation)
     if make is None:
@@ -98,6 +99,16 @@ def request(
     asked = "&".join(part for part in (*_encoded(query), who.query) if part)
     url = f"{url}?{asked}" if asked else url
     return SignedRequest(method, url, (*headers.items(), *who.headers), made)
+
+
+def check_account(container: str, account: Account) -> None:
+    """InvalidKey for a container that a URL has named in another account: there is one of its name in this one too."""
+    named = getattr(container, "account", "")
+    if named and named != account.name:
+        raise InvalidKey(
+            "the URL names another account than this client is for", expected=account.name, found=named,
+            hint="Make a client for that account",
+        )  # fmt: skip
 
 
 def blob_url(account: Account, container: str, key: str | None) -> str:
@@ -178,6 +189,7 @@ def _copy(call: Call, account: Account, who: Authorization) -> _Made:
 def _source(said: Mapping[str, Any], account: Account, who: Authorization) -> dict[str, str]:
     """What a copy is made of, and who may read it."""
     source = said["CopySource"]
+    check_account(source["Bucket"], account)
     url = blob_url(account, str(source["Bucket"]), str(source["Key"]))
     headers = {"x-ms-copy-source": f"{url}?{who.query}" if who.query else url}
     if (token := dict(who.headers).get("authorization")) is not None:

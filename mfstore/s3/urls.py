@@ -16,10 +16,21 @@ class Bucket(str):
 
 
 class AzureContainer(Bucket):
-    """A container of Azure's Blob Storage."""
+    """A container of Azure's Blob Storage. One of the same name in another account is another."""
 
-    __slots__ = ()
     scheme = "az"
+    account = ""
+    """That the URL names; empty where it does not."""
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other) and (
+            not isinstance(other, AzureContainer) or self.account == other.account
+        )
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
 
 
 class GcsBucket(Bucket):
@@ -72,12 +83,15 @@ def split_url(url: str) -> tuple[str, str]:
     scheme, separator, rest = url.partition("://")
     if separator and scheme != "s3" and scheme in SCHEMES:
         bucket, _, key = rest.partition("/")
-        bucket = bucket.partition("@")[0] if scheme == "abfss" else bucket
+        bucket, _, host = bucket.partition("@") if scheme == "abfss" else (bucket, "", "")
         if not bucket:
             raise InvalidKey(
                 "a URL of an object names its bucket: az://container/key, gs://bucket/key", found=repr(url)
             )
-        return SCHEMES[scheme](bucket), key
+        found = SCHEMES[scheme](bucket)
+        if isinstance(found, AzureContainer):
+            found.account = host.partition(".")[0]
+        return found, key
     bucket, _, key = url.removeprefix("s3://").partition("/")
     if bucket.startswith("arn:"):
         bucket, key = _split_arn(url.removeprefix("s3://"))

@@ -388,3 +388,17 @@ def test_a_collection(place):
         np.testing.assert_array_equal(other.load(kept)["array"], ARRAY)
         with pytest.raises(errors.NotFound):
             other.load(gone)
+
+
+def test_a_url_of_another_account_is_refused(place):
+    client = BulkClient(place.url, **place.options)
+    host = "dfs.core.windows.net"
+    ours, theirs = (f"abfss://{place.container}@{name}.{host}/one" for name in (place.server.account, "other"))
+    list(client.put_many([("one", b"1")]))
+    assert [outcome.data for outcome in client.get_many(["one", ours, f"az://{place.container}/one"])] == [b"1"] * 3
+    for ask in (client.get_many, client.head_many, client.delete_many):
+        with pytest.raises(errors.InvalidKey, match="another account"):
+            list(ask([theirs]))
+    with pytest.raises(errors.InvalidKey, match="another account"):
+        client.put_many([(theirs, b"2")])
+    assert [outcome.data for outcome in client.get_many(["one"])] == [b"1"]
