@@ -26,7 +26,7 @@ VERSIONING, LOCK, LIFECYCLE = "GetBucketVersioning", "GetObjectLockConfiguration
 ENCRYPTION, BLOCK = "GetBucketEncryption", "GetPublicAccessBlock"
 POLICY, ACL = "GetBucketPolicyStatus", "GetBucketAcl"
 QUESTIONS = (VERSIONING, LOCK, LIFECYCLE, ENCRYPTION, BLOCK, POLICY, ACL)
-TOLD = {"s3": QUESTIONS, "az": (VERSIONING,), "gs": (VERSIONING, LOCK, LIFECYCLE)}
+TOLD = {"s3": QUESTIONS, "gs": (VERSIONING, LOCK, LIFECYCLE)}
 """What is asked, by service: what it tells those who store."""
 OPEN_SECONDS = 86400.0
 """An upload that is open for longer is most likely abandoned."""
@@ -42,6 +42,11 @@ Answers = Mapping[str, "Mapping[str, Any] | MfstoreError"]
 
 def ask(backend: BucketBackend) -> Answers:
     """How the bucket is configured."""
+    if scheme_of(backend.bucket) == "az":  # by one blob of the place: a role may be limited to its prefix
+        try:
+            return {VERSIONING: {"Status": backend.versioning()}}
+        except MfstoreError as refusal:
+            return {VERSIONING: refusal}
     questions = TOLD[scheme_of(backend.bucket)]
     jobs = (ConfigurationJob(number, name, backend.bucket, name) for number, name in enumerate(questions))
     found: dict[str, Mapping[str, Any] | MfstoreError] = {}

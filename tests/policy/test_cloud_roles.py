@@ -1,6 +1,7 @@
 """Who has the roles that ``mfstore policy`` prints for Azure and for Google does his whole job there, and is refused what
 is another's: with the documents enforced before the emulators, which enforce none."""
 
+import json
 from contextlib import ExitStack
 
 import pytest
@@ -13,6 +14,7 @@ from mfstore.policy import azure, google
 from mfstore.policy.places import place
 from tests.policy import jobs
 from tests.rigs.cloud_gates import AzureGate, google_user
+from tests.rigs.command_line import mfstore as mfstore_command
 
 pytestmark = pytest.mark.server
 PREFIX = "team/mf"
@@ -130,3 +132,28 @@ def test_each_is_refused_what_is_anothers(rig):
             store.put([2], "models/a")
     with rig.owner() as store:
         assert store["models/a"] == [1]
+
+
+def test_an_auditor_changes_nothing_and_sees_all(rig):
+    """What he is refused is what the doctor tries, and to note how far verification came."""
+    jobs.fill(rig)
+    refused = rig.become("auditor")
+    with rig.open() as store:
+        for level in ("list", "headers", "full"):
+            assert store.verify(level).clean
+    usage = mfstore_command("du", "-s", rig.url, "--by", "user", "--json", env=rig.environment())
+    assert json.loads(usage.stdout)
+    found = jobs.examined(rig)
+    assert [one["name"] for one in found["bucket"] if one["state"] == "refused"] == []
+    (you,) = (one for one in found["rights"] if one["name"] == "you")
+    assert {may for may, answer in you["facts"].items() if answer} == {"load", "list"}
+    refused = [one for one in refused if one != "HEAD /?"]  # whether anybody is there, asked without credentials
+    keys = {one[1] if isinstance(one, tuple) else one.name for one in refused}
+    assert all(".mfstore-probe-" in key or key == f"{PREFIX}/verify/progress" for key in keys), keys
+
+
+def test_a_benchmark_measures_in_a_folder_of_its_own(rig):
+    refused = rig.become("benchmark")
+    arguments = ["-y", "--json", "--size", "4KiB", "--count", "4", "--operation", "put,get,list,delete"]
+    told = mfstore_command("bench", rig.url, *arguments, env=rig.environment())
+    assert json.loads(told.stdout) and refused == []
