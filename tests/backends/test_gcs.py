@@ -22,7 +22,16 @@ from mfstore.s3 import BulkClient, PutItem
 from mfstore.s3.transfers import uploads
 from mfstore.s3.transfers.retry import RetryPolicy
 from mfstore.testing import BackendTests, NetworkFault
-from mfstore.testing.actions import FlipRequest, FlipResponse, LoseResponse, Reset, ResetUpload, Status, google_error
+from mfstore.testing.actions import (
+    FlipRequest,
+    FlipResponse,
+    LoseResponse,
+    Reset,
+    ResetUpload,
+    Status,
+    Truncate,
+    google_error,
+)
 
 pytestmark = pytest.mark.server
 
@@ -125,6 +134,31 @@ def test_parts_that_changed_on_their_way_make_no_object(proxied, small_parts):
         one(client.with_parts(policy=RetryPolicy(attempts=1)).put_many([("key", DATA)]))
     assert list(client.list("")) == []
     assert proxy.requests("DELETE", query="upload_id"), "it was given up"
+
+
+def test_a_read_that_breaks_goes_on_in_the_same_generation(proxied):
+    client, proxy = proxied
+    put = one(client.put_many([("key", DATA)]))
+    proxy.faults = [NetworkFault(action=Truncate(size=2 << 20), method="GET", nth=1)]
+    assert one(client.get_many(["key"])).data == DATA
+    second = proxy.requests("GET")[1].headers
+    assert second["x-goog-if-generation-match"] == put.etag and int(second["range"][6:].partition("-")[0]) >= 1 << 20
+    proxy.faults = [
+        NetworkFault(action=Truncate(size=2 << 20), method="GET", nth=1),
+        NetworkFault(action=Status(412, "PreconditionFailed"), method="GET", nth=1),
+    ]
+    proxy.clear()
+    assert one(client.get_many(["key"])).data == DATA, "it was replaced meanwhile: begun anew"
+    assert len(proxy.requests("GET")) == 3
+
+
+def test_an_object_that_is_not_what_was_sent_is_no_success(proxied, small_parts):
+    """Where the service does not look at the checksum of all."""
+    client, proxy = proxied
+    made = json.dumps({"generation": "5", "crc32c": "AAAAAA=="}).encode()
+    proxy.faults = [NetworkFault(action=Status(200, body=made), method="PUT", nth=4)]
+    with pytest.raises(errors.BackendError, match="not what was sent"):
+        one(client.put_many([("key", DATA)]))
 
 
 @pytest.mark.parametrize("parts", [False, True])

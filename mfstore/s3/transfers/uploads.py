@@ -317,6 +317,7 @@ class PutJob(MultipartJob):
         etag = etag_of(reply.headers)
         if etag is not None:
             self._upload = ""
+            self._check_whole(reply)
             self._sent()
             return self._stored(etag, reply)
         there = reply.headers.get(KEPT, "")
@@ -335,6 +336,21 @@ class PutJob(MultipartJob):
             before = crc.combine(self._checksum, before, value, kept - offset)
         self._before = kept, before
         return (self._next(),)
+
+    def _check_whole(self, reply: Reply) -> None:
+        """BackendError where what was made is not what was sent: for services that do not look at what the last part
+        says of all."""
+        told = reply.headers.get(f"x-amz-checksum-{self._checksum.lower()}") if self._checksum else None
+        if self._checksum is None or not told:
+            return
+        (offset, before), size = self._before, self._source.size
+        last = reply.checksum[1] if reply.checksum else self._source.checksum(self._checksum, offset, size)
+        expected = crc.encode(self._checksum, crc.combine(self._checksum, before, last, size - offset))
+        if told != expected:
+            raise BackendError(
+                "the object that was made is not what was sent", expected=expected, found=told,
+                hint="Put it again, or delete it",
+            )  # fmt: skip
 
     def forget(self) -> None:
         self._upload, self._before = "", (0, 0)
