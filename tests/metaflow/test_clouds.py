@@ -71,6 +71,23 @@ def test_the_requests_of_a_join(cloud, profile):
     assert len(cloud.proxy.log) <= 2.1 * INPUTS
 
 
+def test_included_files_are_stored_through_ours(cloud, monkeypatch):
+    """Where Metaflow has them: on Azure its client says the container twice."""
+    from metaflow.plugins.azure.includefile_support import Azure
+    from metaflow.plugins.gcp.includefile_support import GS
+
+    storage = type(cloud.storage())
+    monkeypatch.setattr("metaflow.plugins.DATASTORES", [storage])
+    for client, scheme in {"azure": [(Azure, "azure://")], "gs": [(GS, "")]}[cloud.kind]:
+        with client() as found:
+            url = found.put(f"{cloud.root}/data/Flow/{'0' * 40}", b"content")
+            assert url == f"{scheme}{cloud.root}/data/Flow/{'0' * 40}"
+            assert found.info(url).size == 7
+            with open(found.get(url, return_missing=True).path, "rb") as file:
+                assert file.read() == b"content"
+            assert not found.get(f"{url[:-1]}1", return_missing=True).exists
+
+
 def test_a_refusal_is_not_taken_for_absence(cloud):
     save(cloud.flow(), "1/a/7", {"x": "text" * 1000})
     another_host()
