@@ -10,14 +10,14 @@ import click
 
 from mfstore.cli.command import Command, SectionOption
 from mfstore.cli.exits import DAMAGE
-from mfstore.cli.options import Connection, complete_ref, connection_options, json_option
+from mfstore.cli.options import Connection, complete_ref, connection_options, json_option, one_service
 from mfstore.cli.output import print_json, print_table
 from mfstore.cli.places import opened
 from mfstore.display.amounts import count, size
 from mfstore.display.words import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from mfstore.copying.report import Copied
 
@@ -62,22 +62,14 @@ def copy(
 
     A NAME is a key or a ref, which goes with its history; a pattern of refs (runs/*), or what they begin with
     (models/). DEST is created if there is no store yet. Refs are set last, so that what was stopped can be run again:
-    what is there by then is not sent again. --endpoint-url and its kind are of both places, as far as they are in S3.
+    what is there by then is not sent again. --endpoint-url and its kind are of both places, as far as they are in the
+    same cloud; else --endpoint-url is DEST's.
     """
     if force and on_conflict not in ("raise", "overwrite"):
         raise click.UsageError("--force overwrites, and --on-conflict says something else: give one of them")
-    of_source = {
-        "--from-endpoint-url": from_endpoint_url, "--from-region": from_region, "--from-profile": from_profile,
-    }  # fmt: skip
-    _require_sense(source, destination, connection, [name for name, value in of_source.items() if value is not None])
-    reached = Connection(
-        from_endpoint_url or connection.endpoint_url, from_region or connection.region,
-        from_profile or connection.aws_profile,
-    )  # fmt: skip
-    with (
-        opened(source, reached if _is_in_s3(source) else Connection()) as here,
-        opened(destination, connection if _is_in_s3(destination) else Connection(), create=True) as there,
-    ):
+    of_source = Connection(from_endpoint_url, from_region, from_profile)
+    reached, other = reached_by(source, destination, connection, of_source)
+    with opened(source, reached) as here, opened(destination, other, create=True) as there:
         done = here.copy_to(
             there, names or None, on_conflict="overwrite" if force else on_conflict, signatures=not no_signatures,
             dry_run=dry_run, progress=True,
@@ -87,18 +79,20 @@ def copy(
         sys.exit(DAMAGE)
 
 
-def _require_sense(source: str, destination: str, connection: Connection, of_source: Sequence[str]) -> None:
-    """Wrong usage where an option is of a place that is a directory: what is written there would not be encrypted, and
-    who asked for that would believe it."""
-    if of_source and not _is_in_s3(source):
-        raise click.UsageError(f"{', '.join(of_source)}: only for places in S3, and this is {source}")
-    if not _is_in_s3(destination):
-        either = connection if not _is_in_s3(source) else Connection()
-        either._replace(encryption=connection.encryption, kms_key=connection.kms_key).options_for(destination)
-
-
-def _is_in_s3(url: str) -> bool:
-    return url.startswith("s3://")
+def reached_by(source: str, destination: str, both: Connection, of_source: Connection) -> tuple[Connection, Connection]:
+    """How the two places are reached. Wrong usage for an option that is about neither, or about how things are stored
+    where they are only read: who asked for encryption would believe that there is some."""
+    if wrong := sorted(of_source.named() - of_source.part_for(source).named()):
+        options = ", ".join(f"--from-{name.removeprefix('aws_').replace('_', '-')}" for name in wrong)
+        where = "S3, Azure or Google Cloud" if "endpoint_url" in wrong else "S3"
+        raise click.UsageError(f"{options}: only for places in {where}, and this is {source}")
+    there = both.part_for(destination)
+    here = both.part_for(source)._replace(encryption=None, kms_key=None)
+    if there.endpoint_url is not None and not one_service(source, destination):
+        here = here._replace(endpoint_url=None)  # an address is that of one service
+    used = here.named() | there.named()
+    both._replace(**dict.fromkeys(used)).options_for(destination)
+    return here._replace(**{name: getattr(of_source, name) for name in of_source.named()}), there
 
 
 def _print(done: Copied) -> None:

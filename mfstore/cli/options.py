@@ -132,16 +132,22 @@ class Connection(NamedTuple):
     def options_for(self, url: str) -> dict[str, Any]:
         """What was given, as arguments of ``mfstore.open``, ``BulkClient`` and ``Root`` for a place. Wrong usage for an
         option that the place has nothing of: a directory, or another service than the one that it is about."""
-        scheme, separator, _ = url.partition("://")
-        named = _ARGUMENTS.get(scheme if separator else "")
+        named = _named(url)
         given = {name: value for name, value in self._asdict().items() if value is not None}
-        if named is None:  # of a package that offers the scheme
-            named = _ARGUMENTS["s3"]
         if wrong := [name for name in given if name not in named]:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
             where = " or ".join(dict.fromkeys(word for name in wrong for word in _OF[name]))
             raise click.UsageError(f"{options}: only for places in {where}, and this is {url}")
         return {named[name]: value for name, value in given.items()}
+
+    def named(self) -> set[str]:
+        """The names of what was given."""
+        return {name for name, value in self._asdict().items() if value is not None}
+
+    def part_for(self, url: str) -> Connection:
+        """What of it a place has a use for, of several that a command opens."""
+        named = _named(url)
+        return Connection(**{name: value for name, value in self._asdict().items() if name in named})
 
 
 _OF = {
@@ -159,6 +165,18 @@ _ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "gs": {"endpoint_url": "endpoint_url"},
 }  # fmt: skip
 """By scheme (none: a path): the options that there are, and the arguments that they are."""
+
+
+def _named(url: str) -> Mapping[str, str]:
+    """The options that a place has, and the arguments that they are."""
+    scheme, separator, _ = url.partition("://")
+    # A scheme that is not among them is of a package that offers it.
+    return _ARGUMENTS.get(scheme if separator else "", _OF_S3)
+
+
+def one_service(url: str, other: str) -> bool:
+    """Whether the same options, with the same meanings, are of both places."""
+    return _named(url) is _named(other)
 
 
 def connection_options(*, writes: bool = False, profile: bool = True) -> Callable[[Callable[..., Any]], Any]:

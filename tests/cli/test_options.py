@@ -4,6 +4,7 @@ import click
 import pytest
 
 from mfstore.cli import main
+from mfstore.cli.copying import reached_by
 from mfstore.cli.exits import exits_of
 from mfstore.cli.options import REMOTE, Connection
 from tests.rigs.command_line import mfstore
@@ -106,3 +107,31 @@ def test_an_option_is_of_the_services_that_have_it(url, given, wanted):
 def test_what_the_group_was_told_its_commands_know(tmp_path):
     done = mfstore("refs", "-s", tmp_path, "--region", "x", "log", "a", code=2)
     assert "--region: only for places in S3" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "options", "expected"),
+    [
+        ("gs://b/x", "gs://c/x", {"endpoint_url": "u"}, ({"endpoint_url": "u"}, {"endpoint_url": "u"})),
+        ("gs://b/x", "/a/directory", {"endpoint_url": "u"}, ({"endpoint_url": "u"}, {})),
+        ("az://b/x", "gs://c/x", {"endpoint_url": "u", "account": "a"}, ({"account": "a"}, {"endpoint_url": "u"})),
+        ("az://b/x", "abfss://c@a/x", {"account": "a"}, ({"account": "a"}, {"account": "a"})),
+        ("s3://b/x", "az://c/x", {"region": "r", "account": "a"}, ({"region": "r"}, {"account": "a"})),
+        ("/a/directory", "gs://c/x", {"account": "a"}, "--account: only for places in Azure, and this is gs://c/x"),
+        ("s3://b/x", "az://c/x", {"encryption": "AES256"}, "--encryption: only for places in S3, and this is az://c/x"),
+    ],
+)
+def test_a_copy_reaches_each_place_by_what_is_of_it(source, destination, options, expected):
+    if isinstance(expected, str):
+        with pytest.raises(click.UsageError, match=expected):
+            reached_by(source, destination, Connection(**options), Connection())
+        return
+    both = reached_by(source, destination, Connection(**options), Connection())
+    assert tuple({name: getattr(one, name) for name in one.named()} for one in both) == expected
+
+
+def test_what_is_different_of_a_source_in_any_cloud():
+    here, there = reached_by("az://b/x", "az://c/x", Connection("u"), Connection("v"))
+    assert (here.endpoint_url, there.endpoint_url) == ("v", "u")
+    with pytest.raises(click.UsageError, match="--from-region: only for places in S3, and this is az://b/x"):
+        reached_by("az://b/x", "az://c/x", Connection(), Connection(region="r"))
