@@ -173,16 +173,21 @@ def _delete(call: Call, account: Account, who: Authorization) -> _Made:
 
 
 def _copy(call: Call, account: Account, who: Authorization) -> _Made:
-    said = dict(call.params or {})
+    said = {**call.options, **(call.params or {})}
     source = said["CopySource"]
+    onto_itself = (source["Bucket"], source["Key"]) == (call.bucket, call.key)
+    for name in call.options:
+        if name in PROPERTIES or (name == "StorageClass" and onto_itself):
+            what = "a blob that is copied onto itself" if onto_itself else "a copy in Azure"
+            raise Unsupported(f"{what} keeps its {name}", hint="Put it anew to say another")
     metadata = said.get("Metadata")
     headers = metadata_headers(metadata) if said.get("MetadataDirective") == "REPLACE" else {}
-    if (source["Bucket"], source["Key"]) == (call.bucket, call.key):
+    if onto_itself:
         # Nothing is copied onto itself: its metadata is written again, by which it becomes young.
         if match := said.get("CopySourceIfMatch"):
             headers["if-match"] = quoted(match)
         return "PUT", {"comp": "metadata"}, headers, b""
-    headers |= {**_source(said, account, who), "x-ms-requires-sync": "true", **_tier({**call.options, **said})}
+    headers |= {**_source(said, account, who), "x-ms-requires-sync": "true", **_tier(said)}
     return "PUT", {}, headers, b""
 
 
@@ -276,7 +281,7 @@ def block_id(upload: str, number: int) -> str:
 def check_options(operation: str, options: Mapping[str, Any]) -> None:
     """Unsupported for the first parameter that Azure does not have."""
     for name, value in options.items():
-        if name in PROPERTIES or name in OTHERS or value is None:
+        if name in PROPERTIES or name in OTHERS or value is None or (name, operation) == ("Metadata", "CopyObject"):
             continue
         hint = "Azure encrypts by itself, with the keys that the account is told" if "Encryption" in name else None
         raise Unsupported(f"{name} is a parameter of S3, which Azure does not have", hint=hint)

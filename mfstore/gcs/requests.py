@@ -178,11 +178,18 @@ def _copy(call: Call, origin: str, access: Headers) -> SignedRequest:
         f"{_object(origin, source['Bucket'], source['Key'])}/rewriteTo/b/{_name(call.bucket)}/o/{_name(call.key or '')}"
     )
     said = {name: value for name, value in params.items() if name not in (*OF_COPIES, "Metadata")}
-    described: dict[str, Any] = {}
-    if params.get("MetadataDirective") == "REPLACE":  # else the copy has all that the original says
-        described = _described(call, said)
+    described = _described(call, said)
+    described.pop("name")
+    replaces = call.options.get("MetadataDirective") == "REPLACE"
+    if not replaces and "StorageClass" in call.options:
+        raise Unsupported(
+            "StorageClass of a copy on Google Cloud Storage replaces all that the original says",
+            hint='Say all of it: options={"MetadataDirective": "REPLACE", "StorageClass": …, "Metadata": …}',
+        )
+    if replaces:
         described["metadata"] = _metadata(params.get("Metadata") or {})
-        described.pop("name")
+    else:  # the copy has all that the original says, also the copy of an object onto itself
+        described = {}
     return _json("POST", _with_query(url, query), access, described)
 
 
@@ -268,6 +275,8 @@ def _described(call: Call, params: Mapping[str, Any]) -> dict[str, Any]:
             found[DESCRIBED[name]] = value
         elif name == "ServerSideEncryption" and value == "aws:kms" and params.get("SSEKMSKeyId"):
             continue
+        elif name == "Metadata" and name in call.options and call.operation != "CopyObject":
+            raise Unsupported("Metadata is no option of an upload", hint="PutItem(key, data, metadata=…)")
         elif name not in ("SSEKMSKeyId", "Metadata", *WITHOUT_EFFECT):
             raise _unknown(name, call.operation, call.bucket)
     return found

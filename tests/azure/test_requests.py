@@ -83,6 +83,11 @@ def test_copies():
     _, _, query, headers, _ = made(Call("CopyObject", BOX, "a b", params=again))
     assert query["comp"] == ["metadata"]  # onto itself: nothing is copied
     assert (headers["x-ms-meta-mfstore_bytes"], headers["if-match"]) == ("5", '"0x1"')
+    renamed = Options({"MetadataDirective": "REPLACE", "Metadata": {"n": "w"}})
+    assert made(Call("CopyObject", BOX, "c", options=renamed, params=source))[3]["x-ms-meta-n"] == "w"
+    for name, key in (("ContentType", "c"), ("ContentType", "a b"), ("StorageClass", "a b")):
+        with pytest.raises(errors.Unsupported, match=name):  # which Azure would not do, nor say so
+            made(Call("CopyObject", BOX, key, options=Options({name: "Cool"}), params=source))
     part = {**source, "CopySourceRange": "bytes=0-9", "PartNumber": 3, "UploadId": new_upload({})}
     _, _, query, headers, _ = made(Call("UploadPartCopy", BOX, "c", params=part))
     assert (query["comp"], headers["x-ms-source-range"]) == (["block"], "bytes=0-9")

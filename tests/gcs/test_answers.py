@@ -7,10 +7,11 @@ import pytest
 
 from mfstore.errors import AccessDenied, BackendError, Conflict, InvalidRange, NotFound, Unsupported
 from mfstore.gcs import answers, errors
-from mfstore.gcs.answers import translate
+from mfstore.gcs.answers import ObjectHeaders, translate
 from mfstore.maintenance.lifecycle import PARTS, endangered
 from mfstore.s3.aws.errors import Verdict
 from mfstore.s3.calls import RESET, TLS, Call, Reply
+from mfstore.s3.transfers.copies import put_again
 from mfstore.s3.urls import GcsBucket
 
 OBJECT = {
@@ -240,3 +241,10 @@ def test_rules_that_remove_versions():
     (told,) = VersionsKept("unknown", scheme="gs").notes(1)
     assert "storage.buckets.get" in told and "s3:" not in told
     assert not [note for note in VersionsKept("Enabled", scheme="gs").notes(1) if "aws" in note]
+
+
+def test_what_google_makes_of_the_time_is_not_said_of_a_copy():
+    said = {"expires": "Tue, 01 Dec 2026 00:00:00 GMT", "cache-control": "private, max-age=0", "x-goog-generation": "1"}
+    headers = ObjectHeaders(said)
+    assert "expires" not in headers and "expires" not in dict(headers) and headers.get("etag") == "1"
+    assert put_again(headers) == {"CacheControl": "private, max-age=0"}

@@ -93,9 +93,27 @@ def test_a_copy_is_a_rewrite():
     assert (method, path) == ("POST", "/storage/v1/b/a/o/x%2Fy/rewriteTo/b/b/o/z")
     assert query == {"ifSourceGenerationMatch": "3", "rewriteToken": "t"}
     assert request.body == b"", "the copy has all that the original says"
-    params |= {"MetadataDirective": "REPLACE", "Metadata": {"a": "b"}, "ContentType": "text/plain"}
-    *_, request = asked(Call("CopyObject", "b", "z", params=params))
+    again = {"MetadataDirective": "REPLACE", "Metadata": {"a": "b"}, "ContentType": "text/plain"}
+    *_, request = asked(Call("CopyObject", "b", "z", options=Options(again), params=params))
     assert json.loads(request.body) == {"contentType": "text/plain", "metadata": {"a": "b"}}
+    *_, request = asked(Call("CopyObject", "b", "z", params={**params, **again}))  # onto itself, as for S3
+    assert request.body == b"", "and so has the copy of an object onto itself"
+
+
+@pytest.mark.parametrize(
+    ("operation", "options", "name"),
+    [
+        ("CopyObject", {"ACL": "public-read"}, "ACL"),
+        ("CopyObject", {"StorageClass": "NEARLINE"}, "StorageClass"),
+        ("CopyObject", {"TaggingDirective": "REPLACE"}, "TaggingDirective"),
+        ("PutObject", {"Metadata": {"a": "b"}}, "Metadata"),
+        ("CreateMultipartUpload", {"Metadata": {"a": "b"}}, "Metadata"),
+    ],
+)
+def test_no_option_is_dropped(operation, options, name):
+    params = {"CopySource": {"Bucket": "a", "Key": "x"}} if operation == "CopyObject" else None
+    with pytest.raises(Unsupported, match=name):
+        asked(Call(operation, "b", "z", body=(b"",), options=Options(options), params=params))
 
 
 def test_listings():

@@ -11,6 +11,7 @@ from mfstore.errors import AccessDenied, BackendError, MfstoreError
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
 from mfstore.s3.transfers.jobs import NO_CALLS, ODD_ANSWERS, MultipartJob, Retry, Try, etag_of, length_of, parsed
 from mfstore.s3.transfers.uploads import MOST_PARTS, part_size
+from mfstore.s3.urls import scheme_of
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
@@ -106,7 +107,9 @@ class CopyJob(MultipartJob):
         return (self._ask("HeadObject", None),)
 
     def _ask(self, operation: str, part: Any) -> Call:
-        return Call(operation, self._source[0], self._source[1], self.options, tag=Try(self, part))
+        # In S3 they may hold the key that a look takes. Elsewhere they are about the copy alone.
+        options = self.options if scheme_of(self.bucket) == "s3" else NO_OPTIONS
+        return Call(operation, self._source[0], self._source[1], options, tag=Try(self, part))
 
     def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         match call.operation:
