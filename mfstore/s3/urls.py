@@ -23,9 +23,7 @@ class AzureContainer(Bucket):
     """That the URL names; empty where it does not."""
 
     def __eq__(self, other: object) -> bool:
-        return str.__eq__(self, other) and (
-            not isinstance(other, AzureContainer) or self.account == other.account
-        )
+        return str.__eq__(self, other) and (not isinstance(other, AzureContainer) or self.account == other.account)
 
     def __ne__(self, other: object) -> bool:
         return not self == other
