@@ -45,6 +45,7 @@ DESCRIBED = {
 WITHOUT_EFFECT = ("ChecksumAlgorithm", "ChecksumType", "MaxKeys", "EncodingType")
 """Parameters that say what is so anyway."""
 OF_COPIES = ("CopySource", "CopySourceIfMatch", "MetadataDirective", "RewriteToken")
+OF_WRITES = (*DESCRIBED, "ServerSideEncryption", "SSEKMSKeyId", "Metadata", *OF_COPIES, *WITHOUT_EFFECT)
 OF_LISTINGS = ("Prefix", "Delimiter", "StartAfter", "ContinuationToken", "MaxKeys")
 
 
@@ -54,7 +55,7 @@ def read_route(operation: str, origin: str, bucket: str, options: Options, acces
     for name, value in options.items():
         if name == "VersionId":
             query["generation"] = generation(str(value))
-        else:
+        elif name not in OF_WRITES:  # those a write may have whose object is looked at
             raise _unknown(name, operation, bucket)
     headers = tuple(sorted((AS_STORED, *access)))
     method = "HEAD" if operation == "HeadObject" else "GET"

@@ -266,9 +266,10 @@ def test_a_token_that_ended_is_renewed_and_the_request_made_again(gcs_server, bu
     assert [entry.headers["authorization"] for entry in proxy.log] == ["Bearer old", "Bearer new", "Bearer new"]
 
 
-def test_bytes_that_changed_on_their_way_are_sent_and_read_again(proxied):
+@pytest.mark.parametrize("length", [10_000, 2 << 20])
+def test_bytes_that_changed_on_their_way_are_sent_and_read_again(proxied, length):
     client, proxy = proxied
-    data = os.urandom(10_000)
+    data = os.urandom(length)
     proxy.faults = [NetworkFault(action=FlipRequest(size=5_000), method="POST", nth=1)]
     list(client.put_many([("key", data)]))
     proxy.faults = [NetworkFault(action=FlipResponse(size=5_000), method="GET", nth=1)]
@@ -411,3 +412,47 @@ def test_what_the_bucket_is_set_to(gcs_server, bucket, fault_proxy_of):
     proxy.faults = [NetworkFault(action=google_error(403, "forbidden"), method="GET")]
     with pytest.raises(errors.AccessDenied, match=r"storage\.buckets\.get"):
         backend.versioning()
+
+
+def test_what_is_near_its_end_is_made_young_again_with_all_that_it_was(gcs_server, bucket, fault_proxy_of):
+    proxy = fault_proxy_of(gcs_server)
+    backend = GcsBackend(f"gs://{bucket}/s", endpoint_url=proxy.url, anonymous=True, expire_days=30)
+    backend.put("packs/a", [b"data"])
+    before = backend.head("packs/a").etag
+    backend.aging.add("packs/a")
+    half = json.dumps({"done": False, "rewriteToken": "t", "totalBytesRewritten": "2", "objectSize": "4"})
+    proxy.faults = [NetworkFault(action=Status(200, body=half.encode()), method="POST", path="rewriteTo", nth=1)]
+    backend.refresh(["packs/a"])
+    first, second = proxy.requests("POST", path="rewriteTo")
+    assert "rewriteToken=t" not in first.query and "rewriteToken=t" in second.query
+    assert backend.head("packs/a").etag != before and backend.vouch(["packs/a"]) == {"packs/a": 4}
+    assert not backend.aging
+
+
+def test_a_lost_answer_to_a_move_loses_nothing(gcs_server, bucket, fault_proxy_of):
+    proxy = fault_proxy_of(gcs_server)
+    backend = GcsBackend(f"gs://{bucket}/s", endpoint_url=proxy.url, anonymous=True)
+    for replace in (True, False):
+        etag = backend.put_if("packs/a", b"data", None)
+        proxy.faults = [NetworkFault(action=LoseResponse(), method="POST", nth=1)]
+        assert backend.move_unchanged("packs/a", f"quarantine/{replace}", etag, replace=replace)
+    assert sorted(info.key for info in backend.list("")) == ["quarantine/False", "quarantine/True"]
+    etag = backend.put_if("packs/a", b"other", None)
+    with pytest.raises(errors.Conflict):
+        backend.move_unchanged("packs/a", "quarantine/True", etag, replace=False)
+    assert not backend.move_unchanged("packs/a", "quarantine/c", str(int(etag) - 1), replace=False)
+    assert backend.get("packs/a") == b"other" and backend.get("quarantine/True") == b"data"
+
+
+def test_over_tls(gcs_server, bucket):
+    with BulkClient(
+        f"gs://{bucket}", endpoint_url=gcs_server.https_url, token="t", verify=gcs_server.ca_file
+    ) as client:
+        list(client.put_many([("key", b"data")]))
+        assert one(client.get_many(["key"])).data == b"data"
+    with BulkClient(f"gs://{bucket}", endpoint_url=gcs_server.https_url, token="t") as client:
+        with pytest.raises(errors.BackendError, match="TLS") as told:
+            list(client.get_many(["key"]))
+        assert "REQUESTS_CA_BUNDLE" in str(told.value) and "AWS" not in str(told.value)
+    with pytest.raises(errors.Unsupported, match="does not exist"):
+        list(BulkClient(f"gs://{bucket}", endpoint_url="https://x", token="t", verify="/no/such.pem").list(""))

@@ -28,6 +28,9 @@ def test_reads_are_a_route_that_has_the_key_in_its_path():
     assert route.match_header == "x-goog-if-generation-match"
     assert route_of("HeadObject", ORIGIN, "b", NO_OPTIONS, ()).method == "HEAD"
     assert route_of("GetObject", ORIGIN, "b", Options(VersionId="12"), ()).query == "generation=12"
+    assert route_of("HeadObject", ORIGIN, "b", Options(ContentType="text/plain"), ()).query == "", (
+        "of a write, which looks"
+    )
     with pytest.raises(Unsupported, match="SSECustomerKey is no option of GetObject"):
         route_of("GetObject", ORIGIN, "b", Options(SSECustomerKey="k"), ())
 
