@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import unquote
-from xml.etree import ElementTree
 
 from mfstore.azure.requests import new_upload
 from mfstore.errors import BackendError
-from mfstore.s3.aws.errors import ENDPOINT_HINT, Fault, bare, tree
-from mfstore.s3.aws.pages import NAMED_WITHIN, Listed, Page
+from mfstore.s3.aws.errors import ENDPOINT_HINT, Fault
 from mfstore.s3.calls import Call, Reply
 
 SAID = b"<Done/>"
@@ -144,72 +138,6 @@ def output(call: Call, reply: Reply) -> dict[str, Any]:
             told = headers.get("x-ms-is-hns-enabled")
             return {} if told is None else {"HierarchicalNamespace": told.lower() == "true"}
     return {}
-
-
-def page(call: Call, body: bytes) -> Page:
-    """The page of a listing. BackendError when it is none, or is not whole."""
-    try:
-        root = tree(body)
-        if bare(root.tag) != "EnumerationResults":
-            raise ValueError(f"<{bare(root.tag)}> in place of a listing")
-        return _page(root, str((call.params or {}).get("StartAfter") or ""))
-    except (ElementTree.ParseError, ValueError, LookupError, OverflowError) as error:
-        if b"EnumerationResults" not in body[:NAMED_WITHIN]:
-            raise BackendError(
-                "what answers is no Blob service of Azure: its listing is none", found=str(error)[:200],
-                hint=ENDPOINT_HINT,
-            ) from error  # fmt: skip
-        raise BackendError("the listing cannot be read", found=str(error)[:200]) from error
-
-
-def _page(root: ElementTree.Element, after: str) -> Page:
-    objects: list[Listed] = []
-    prefixes: list[str] = []
-    for node in root.find("Blobs") or ():
-        if node.tag == "BlobPrefix":
-            prefixes.append(_name(node))
-        elif node.tag == "Blob" and (found := _listed(node)) is not None and found.key != after:
-            # startFrom shows the key itself, and S3 what is after it.
-            objects.append(found)
-    return Page(tuple(objects), tuple(prefixes), root.findtext("NextMarker") or None)
-
-
-def _listed(node: ElementTree.Element) -> Listed | None:
-    """A blob; None for the directory of an account with a hierarchical namespace, and for what is no blob any more."""
-    key = _name(node)
-    said: dict[str, str] = {}
-    for child in node.find("Properties") or ():
-        said[child.tag] = child.text or ""
-    size = int(said.get("Content-Length") or 0)
-    if size < 0:
-        raise ValueError("a negative size")
-    if said.get("ResourceType") == "directory" or (not size and _is_folder(node)):
-        return None
-    if node.findtext("Deleted") == "true" or node.findtext("Snapshot"):
-        return None
-    tier = said.get("AccessTier") if said.get("AccessTierInferred") != "true" else None
-    return Listed(key, size, _time(said.get("Last-Modified", "")), said.get("Etag"), tier)
-
-
-def _is_folder(node: ElementTree.Element) -> bool:
-    metadata = node.find("Metadata")
-    return metadata is not None and any(
-        child.tag.lower() == "hdi_isfolder" and (child.text or "").lower() == "true" for child in metadata
-    )
-
-
-def _name(node: ElementTree.Element) -> str:
-    found = node.find("Name")
-    if found is None or not found.text:
-        raise ValueError("an entry without a name")
-    # What XML cannot hold comes percent-encoded.
-    return unquote(found.text) if found.get("Encoded") == "true" else found.text
-
-
-def _time(text: str) -> datetime | None:
-    with suppress(ValueError, TypeError):
-        return parsedate_to_datetime(text)
-    return None
 
 
 def said_code(headers: Mapping[str, str], body: bytes | None) -> str:

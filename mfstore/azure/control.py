@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from mfstore.azure import answers, errors, requests
+from mfstore.azure import answers, errors, pages, requests
 from mfstore.azure.credentials import Authorization, Keyring
 from mfstore.azure.settings import Account, AzureSettings
 from mfstore.errors import BackendError, MfstoreError, Unsupported
@@ -189,7 +189,7 @@ class AzureControlPlane:
         body = reply.data or b""
         if len(body) > BODY_BYTES:
             raise BackendError("the answer is too long", found=len(body))
-        return answers.page(call, body)
+        return pages.page(call, body)
 
     def host(self, call: Call) -> str:
         """See ``interface.ControlPlane``."""

@@ -120,6 +120,8 @@ class AzureBackend(BucketBackend):
         except (NotFound, Unsupported):
             return ""
         except MfstoreError as error:
+            if error.status in (400, 409):
+                return ""  # as of an account with a hierarchical namespace, which has no versions
             self._relocate(error)
             raise
 

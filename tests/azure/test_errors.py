@@ -1,7 +1,6 @@
 """What Azure answers: verdicts, errors that say what to do, and the words of S3 that jobs look for."""
 
 import pickle
-from datetime import UTC, datetime
 
 import pytest
 
@@ -178,44 +177,3 @@ def test_codes_are_told_to_jobs_in_s3s_words():
     gone = reply(400, "InvalidBlockList")
     assert (gone.status, gone.fault.code) == (404, "NoSuchUpload")
     assert reply(404, "ResourceNotFound").status == 403
-
-
-PAGE = """\ufeff<?xml version="1.0" encoding="utf-8"?>
-<EnumerationResults ContainerName="box"><Blobs>
-<Blob><Name>a/one</Name><Properties><Last-Modified>Mon, 01 Jan 2024 10:00:00 GMT</Last-Modified><Etag>0x1</Etag>
-<Content-Length>5</Content-Length><AccessTier>Hot</AccessTier><AccessTierInferred>true</AccessTierInferred></Properties>
-<Metadata><mfstore_bytes>5</mfstore_bytes></Metadata></Blob>
-<Blob><Name Encoded="true">a%2Ftwo%EF%BF%BE</Name><Properties><Last-Modified>nonsense</Last-Modified><Etag>0x2</Etag>
-<Content-Length>0</Content-Length><AccessTier>Cool</AccessTier></Properties></Blob>
-<Blob><Name>a/dir</Name><Properties><Content-Length>0</Content-Length></Properties>
-<Metadata><Hdi_isfolder>true</Hdi_isfolder></Metadata></Blob>
-<Blob><Name>a/dir2</Name><Properties><Content-Length>0</Content-Length><ResourceType>directory</ResourceType></Properties>
-</Blob>
-<Blob><Name>a/full</Name><Properties><Content-Length>1</Content-Length></Properties>
-<Metadata><hdi_isfolder>true</hdi_isfolder></Metadata></Blob>
-<BlobPrefix><Name>a/sub/</Name></BlobPrefix>
-</Blobs><NextMarker>more</NextMarker></EnumerationResults>"""
-
-
-def test_a_page_of_a_listing():
-    call = Call("ListObjectsV2", BOX, None, params={})
-    page = answers.page(call, PAGE.encode("utf-8"))
-    assert [(one.key, one.size, one.etag, one.storage_class) for one in page.objects] == [
-        ("a/one", 5, "0x1", None), ("a/two\ufffe", 0, "0x2", "Cool"), ("a/full", 1, None, None),
-    ]  # fmt: skip
-    assert page.objects[0].modified == datetime(2024, 1, 1, 10, tzinfo=UTC)
-    assert page.objects[1].modified is None
-    assert (page.prefixes, page.next_token) == (("a/sub/",), "more")
-    after = answers.page(Call("ListObjectsV2", BOX, None, params={"StartAfter": "a/one"}), PAGE.encode("utf-8"))
-    assert [one.key for one in after.objects] == ["a/two\ufffe", "a/full"]
-    assert answers.page(call, b"<EnumerationResults><Blobs/><NextMarker/></EnumerationResults>").next_token is None
-
-
-@pytest.mark.parametrize("body", [
-    b"", b"<html></html>", b"<ListBucketResult/>", PAGE.encode()[:-30], b"<!DOCTYPE x><EnumerationResults/>",
-    b"<EnumerationResults><Blobs><Blob><Name/></Blob></Blobs></EnumerationResults>",
-    PAGE.replace("<Content-Length>5<", "<Content-Length>-5<").encode(),
-])  # fmt: skip
-def test_what_is_no_page_is_refused(body):
-    with pytest.raises(errors.BackendError):
-        answers.page(Call("ListObjectsV2", BOX, None, params={}), body)

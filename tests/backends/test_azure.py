@@ -402,3 +402,16 @@ def test_a_url_of_another_account_is_refused(place):
     with pytest.raises(errors.InvalidKey, match="another account"):
         client.put_many([(theirs, b"2")])
     assert [outcome.data for outcome in client.get_many(["one"])] == [b"1"]
+
+
+def test_whether_versions_are_kept(place, fault_proxy_of):
+    proxy = fault_proxy_of(place.server)
+    backend = place.backend(proxy)
+    backend.put("packs/ab/one", [b"1"])
+    assert backend.versioning() == ""
+    proxy.faults = [NetworkFault(action=azure_error(409, "FeatureNotYetSupportedForHierarchicalNamespaceAccounts"))]
+    assert backend.versioning() == ""
+    proxy.faults = [NetworkFault(action=azure_error(403, "AuthorizationPermissionMismatch"))]
+    with pytest.raises(errors.AccessDenied, match="list"):
+        backend.versioning()
+    assert backend.lifecycle_rules() is None
