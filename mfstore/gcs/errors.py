@@ -136,7 +136,7 @@ def _refusal(call: Call, reply: Reply, what: Fault, host: Callable[[Call], str],
     if code == "NoSuchBucket":
         return NotFound("no such bucket", hint=BUCKET_HINT)
     if status == 404 or status == 410:
-        if call.operation in ("UploadPart", "CreateMultipartUpload") and code != "NotFound":
+        if call.operation == "UploadPart" and code != "NoSuchKey":
             return NotFound("the upload is not known any more", found=text or None)
         if call.key is None:
             return NotFound("no such bucket", hint=BUCKET_HINT)

@@ -152,6 +152,13 @@ def test_a_read_that_breaks_goes_on_in_the_same_generation(proxied):
     assert len(proxy.requests("GET")) == 3
 
 
+def test_what_an_upload_in_parts_was_to_replace_is_not_there(proxied, small_parts):
+    client, proxy = proxied
+    failed = one(client.put_many([PutItem("key", DATA, if_match="12345")], on_error="return"))
+    assert isinstance(failed.error, errors.NotFound | errors.Conflict) and "upload" not in failed.error.message
+    assert len(proxy.requests("POST")) == 1, "not begun anew"
+
+
 def test_an_object_that_is_not_what_was_sent_is_no_success(proxied, small_parts):
     """Where the service does not look at the checksum of all."""
     client, proxy = proxied

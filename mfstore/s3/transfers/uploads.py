@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfstore._core import crc
 from mfstore.errors import BackendError, Conflict, InvalidRange, MfstoreError, NotFound, Unsupported
+from mfstore.s3.aws.errors import said
 from mfstore.s3.calls import DISK, NO_OPTIONS, Call, FileRange, Options, Reply
 from mfstore.s3.transfers.jobs import (
     NO_CALLS,
@@ -52,6 +53,8 @@ LARGEST_OBJECT = MOST_PARTS * LARGEST_PART
 """Amazon S3 User Guide, "Amazon S3 multipart upload limits"."""
 KEPT = "x-mfstore-kept"
 """In the words of S3, how many bytes of an upload the service has whose parts follow one another."""
+ABSENT = ("NoSuchKey", "NoSuchBucket")
+"""Codes of a 404 that is no loss of the upload: what it was to replace, or where it was to go, is not there."""
 WRITE_ID = "mfstore-write"
 """Metadata that tells our own conditional write from somebody else's when a response was lost."""
 
@@ -411,7 +414,7 @@ class PutJob(MultipartJob):
         if control.service.ordered_parts and call.operation in ("CreateMultipartUpload", "UploadPart"):
             if reply.status == 412 and self._id and lost:
                 return (self._look(call, reply, control),)
-            if call.operation == "UploadPart" and reply.status in (404, 410):
+            if call.operation == "UploadPart" and reply.status in (404, 410) and said(reply).code not in ABSENT:
                 raise Restart(control.problem(call, reply))
         if call.operation == "CompleteMultipartUpload":
             if lost and (conditional or (reply.status == 404 and not control.service.drops_parts)):
