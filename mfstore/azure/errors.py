@@ -40,7 +40,6 @@ CONFLICTS: Mapping[str, str] = {
     "ConditionNotMet": shared.CONFLICTS["PreconditionFailed"],
     "TargetConditionNotMet": shared.CONFLICTS["PreconditionFailed"],
     "SourceConditionNotMet": "the object to copy is not what the condition asked for",
-    "CannotVerifyCopySource": "the object to copy is not what the condition asked for, or cannot be read",
     "BlobAlreadyExists": "there is such an object already",
     "InvalidBlobType": "the blob is an append blob or a page blob: nothing of mfstore's",
     "BlobOperationNotSupported": "the blob was made by the Data Lake API, and takes no blocks: delete it first",
@@ -148,6 +147,11 @@ def _refusal(
         return NotFound(message, hint=hint)
     if code in CONFLICTS:
         return Conflict(CONFLICTS[code])
+    if code == "CannotVerifyCopySource":
+        if status == 412:
+            return Conflict(CONFLICTS["SourceConditionNotMet"])
+        # Whoever asks for a copy has looked at the original, and so may read it through here.
+        return Unsupported(f"Azure could not read the object to copy{f': {text}' if text else ''}")
     if code == "AuthenticationFailed":
         return _unauthentic(call, detail, account, by_token, skew)
     if code == "AuthorizationPermissionMismatch":

@@ -97,13 +97,18 @@ class AzureBackend(BucketBackend):
         call = Call("CopyObject", self.bucket, self._name(target), self._put_options, said, if_none_match=not replace)
         try:
             self._transfers.one(SingleCallJob(call))
+        except Unsupported:
+            return super().move_unchanged(source, target, etag, replace=replace)
         except Conflict as error:
             if not replace and error.service_code in ("BlobAlreadyExists", "TargetConditionNotMet", "ConditionNotMet"):
                 raise self._located(error, target) from None
             return False
         except MfstoreError as error:
             raise self._located(error, source) from None
-        return all(self.delete_unchanged({source: etag}))
+        if all(self.delete_unchanged({source: etag})):
+            return True
+        self.delete(target)
+        return False
 
     def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
         answers = super().delete_unchanged(objects)

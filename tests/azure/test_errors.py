@@ -50,6 +50,8 @@ TABLE = [
     (409, "SnapshotsPresent", errors.AccessDenied, "snapshots"),
     (412, "ConditionNotMet", errors.Conflict, "condition"),
     (409, "BlobAlreadyExists", errors.Conflict, "already"),
+    (412, "CannotVerifyCopySource", errors.Conflict, "copy"),
+    (404, "CannotVerifyCopySource", errors.Unsupported, "copy"),
     (409, "InvalidBlobType", errors.Conflict, "append blob"),
     (416, "InvalidRange", errors.InvalidRange, "bytes"),
     (400, "InvalidResourceName", errors.InvalidKey, "name"),
