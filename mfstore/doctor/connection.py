@@ -187,6 +187,8 @@ def connection(backend: S3Backend) -> Iterator[Finding]:
 def reached(backend: BucketBackend) -> Iterator[Finding]:
     """The service behind a place in Azure or Google Cloud."""
     endpoint = endpoint_of(backend)
+    if "://" not in endpoint:  # which account is meant is not known, as its credentials have said
+        return
     try:
         transport = backend.client.transfers.control.transport()
     except MfstoreError as error:

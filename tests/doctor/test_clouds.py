@@ -134,6 +134,14 @@ def test_a_place_that_is_not_there_is_one_finding(azurite):
     assert "no such container" in found["place"]["place"]["text"]
 
 
+def test_an_account_that_nobody_names_is_said_and_nothing_asked(monkeypatch):
+    for name in ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_CONNECTION_STRING"):
+        monkeypatch.delenv(name, raising=False)
+    found = examined("az://container/x", {})
+    assert [*found["connection"]] == ["credentials"] and "rights" not in found
+    assert found["connection"]["credentials"]["state"] == found["place"]["place"]["state"] == "broken"
+
+
 # ---- what is thought of it ---------------------------------------------------------------------
 
 
