@@ -82,7 +82,7 @@ def request(
     if make is None:
         what = CONFIGURATIONS.get(call.operation, f"Azure has no {call.operation}")
         raise Unsupported(what)
-    if call.key is not None and call.operation not in ("AbortMultipartUpload", "DeleteObject"):
+    if call.key is not None:
         check_key(call.key)
     method, query, headers, made = make(call, account, who)
     if checksum is not None:

@@ -65,8 +65,8 @@ def check_key(key: str) -> None:
         raise InvalidKey("a part of this name is . or .., which URLs do not keep", key=key)
     if "\\" in key:
         raise InvalidKey("Azure takes a backslash for a slash", key=key)
-    if key.endswith("."):
-        raise InvalidKey("Azure drops dots at the end of a name", key=key)
+    if key.endswith(".") or "./" in key:
+        raise InvalidKey("Azure drops dots at the end of a name, and of its parts", key=key)
 
 
 def without_query(text: str) -> str:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from mfstore.azure.settings import SECRETS
-from mfstore.azure.urls import locate
+from mfstore.azure.urls import check_key, locate
 from mfstore.backends.base import ObjectLock
 from mfstore.backends.buckets import BucketBackend
 from mfstore.errors import AccessDenied, Conflict, InvalidKey, MfstoreError, NotFound, Unsupported
 from mfstore.s3.calls import NO_OPTIONS, Call
 from mfstore.s3.service import AZURE
-from mfstore.s3.transfers.uploads import SingleCallJob
+from mfstore.s3.transfers.uploads import WRITE_ID, SingleCallJob
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 VERSIONING = "GetBucketVersioning"
 ACCOUNT = "GetAccountInformation"
+TARGET_IS_THERE = ("BlobAlreadyExists", "TargetConditionNotMet", "ConditionNotMet")
 MODES = {"locked": "COMPLIANCE", "unlocked": "GOVERNANCE"}
 """Modes of an immutability policy, by S3's names: the first nobody can shorten, the second who may change policies."""
 
@@ -87,28 +89,41 @@ class AzureBackend(BucketBackend):
         return self._flat
 
     def move_unchanged(self, source: str, target: str, etag: str, *, replace: bool = True) -> bool:
-        info = self.head(source)
-        if info.etag != etag:
+        found = self._one(source, self._head(0, source))
+        if found.etag != etag:
             return False
-        if info.size > (AZURE.largest_copy or 0):
+        if found.size > (AZURE.largest_copy or 0):
             return super().move_unchanged(source, target, etag, replace=replace)
         # One copy inside the service: of this version alone, and, if need be, only where there is nothing yet.
         said = {"CopySource": {"Bucket": self.bucket, "Key": self._name(source)}, "CopySourceIfMatch": etag}
+        write = uuid.uuid4().hex
+        if not replace:
+            said |= {"MetadataDirective": "REPLACE", "Metadata": {**found.metadata, WRITE_ID: write}}
         call = Call("CopyObject", self.bucket, self._name(target), self._put_options, said, if_none_match=not replace)
         try:
             self._transfers.one(SingleCallJob(call))
         except Unsupported:
             return super().move_unchanged(source, target, etag, replace=replace)
         except Conflict as error:
-            if not replace and error.service_code in ("BlobAlreadyExists", "TargetConditionNotMet", "ConditionNotMet"):
+            if replace or error.service_code not in TARGET_IS_THERE:
+                return False
+            # It may be our own copy, whose answer was lost.
+            if self._one(target, self._head(0, target)).metadata.get(WRITE_ID) != write:
                 raise self._located(error, target) from None
-            return False
         except MfstoreError as error:
             raise self._located(error, source) from None
         if all(self.delete_unchanged({source: etag})):
             return True
         self.delete(target)
         return False
+
+    def _name(self, key: str) -> str:
+        name = super()._name(key)
+        try:
+            check_key(name)
+        except InvalidKey as error:
+            raise self._located(error, key) from None
+        return name
 
     def delete_unchanged(self, objects: Mapping[str, str]) -> Answers:
         answers = super().delete_unchanged(objects)

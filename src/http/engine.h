@@ -76,6 +76,7 @@ struct mf_xfer {
     double skew;
     struct mf_text key, if_match, upload;
     int has_key, has_range, cut, if_none_match, fresh;
+    int once; /* of a request that says its conditions itself: see mf_request_once */
     unsigned part;
     int64_t start, stop;      /* stop < 0: none */
     struct mf_header *extra;  /* metadata, lower case, any order */

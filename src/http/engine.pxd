@@ -77,6 +77,7 @@ cdef extern from "http/engine.h" nogil:
         int cut
         int if_none_match
         int fresh
+        int once
         unsigned part
         int64_t start
         int64_t stop

@@ -184,7 +184,7 @@ int mf_plain_key(const char *at, size_t n) {
         return 0;
     for (i = 0; i < n; i++) {
         char c = at[i];
-        if (c < 32 || c > 126 || c == '\\' || 
+        if (c < 32 || c > 126 || c == '\\' ||
             (c == '.' && (!i || at[i - 1] == '/' || i + 1 == n || at[i + 1] == '/')) ||
             (c == ':' && n - i > 2 && at[i + 1] == '/' && at[i + 2] == '/'))
             return 0;

@@ -37,7 +37,8 @@ ssize_t mf_request_read(struct mf_xfer *xfer, size_t at, char *out, size_t n) {
 /* A conditional request that is repeated unasked on another connection could meet its own effect and be told 412, a
  * POST could act twice: those fail as a reset instead, and the scheduler decides. */
 int mf_request_once(const struct mf_xfer *xfer) {
-    return xfer->if_none_match || (xfer->if_match.n && xfer->has_body) || strcmp(xfer->route->method, "POST") == 0;
+    return xfer->once || xfer->if_none_match || (xfer->if_match.n && xfer->has_body) ||
+           strcmp(xfer->route->method, "POST") == 0;
 }
 
 /* ---- digests of the body ---- */

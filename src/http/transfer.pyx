@@ -518,6 +518,7 @@ cdef class Pending:
         self.begin(route, credentials, skew, call.first_byte, call.stall)
         x.fresh = call.fresh
         if operation == MF_OTHER:
+            x.once = call.if_none_match or call.if_match is not None
             # A prepared request has its key in the path already. A body-less POST or PUT says Content-Length: 0.
             if body or route.c.method[0] == b"P":
                 self.take_parts(body if isinstance(body, tuple) else (body,))

@@ -193,6 +193,58 @@ def test_a_lost_answer_to_a_conditional_write_is_no_conflict(place, fault_proxy_
 
 
 @pytest.mark.usefixtures("short_blocks")
+def test_a_lost_answer_on_a_connection_that_served_before_is_no_conflict(place, fault_proxy_of):
+    """On such a one a request that got no answer is made again, unseen, unless it could meet its own effect."""
+    proxy = fault_proxy_of(place.server, [NetworkFault(action=LoseResponse(), query="comp=blocklist", count=1)])
+    backend = place.backend(proxy)
+    etag = backend.put_if("refs/large", LARGE, None)
+    assert etag == backend.head("refs/large").etag
+    inject(proxy, NetworkFault(action=LoseResponse(), query="comp=blocklist", count=1))
+    assert backend.put_if("refs/large", LARGE[::-1], etag) == backend.head("refs/large").etag
+    inject(proxy, NetworkFault(action=LoseResponse(), method="PUT", path="moved$", count=1))
+    etag = backend.put_if("refs/one", b"one", None)
+    assert backend.move_unchanged("refs/one", "refs/moved", etag, replace=False)
+    assert backend.exists_many(["refs/one", "refs/moved"]) == [False, True]
+    assert backend.get("refs/moved") == b"one"
+    inject(proxy, NetworkFault(action=LoseResponse(), method="DELETE", count=1))
+    with BulkClient(place.url.rpartition("/")[0], **place.through(proxy)) as client:
+        key = "some/store/refs/moved"
+        client.delete_many([key], if_match={key: backend.head("refs/moved").etag})
+        client.put_many([(key, b"another")])
+        inject(proxy, NetworkFault(action=Reset(), method="DELETE", count=1))
+        with pytest.raises(errors.Conflict):
+            client.delete_many([key], if_match={key: etag})
+
+
+def test_names_that_azure_takes_for_others_are_not_asked_for(place, fault_proxy_of):
+    proxy = fault_proxy_of(place.server)
+    backend = place.backend()
+    with BulkClient(f"az://{place.container}", **place.through(proxy)) as client:
+        for key in ("a.", "b/../a", "./a", "a\\b", "b./a"):
+            for ask in (client.get_many, client.head_many, client.delete_many):
+                with pytest.raises(errors.InvalidKey):
+                    [*ask([key])]
+            for ask in (backend.get, backend.head, backend.delete):
+                with pytest.raises((errors.InvalidKey, errors.BackendError)) as caught:
+                    ask(key)
+                assert not isinstance(caught.value, errors.NotFound)
+    assert not proxy.requests()
+
+
+def test_a_url_of_another_account_is_not_looked_for_in_this_one(place):
+    with BulkClient(f"az://{place.container}", **place.options) as client:
+        client.put_many([("one", b"1")])
+        for account in ("other.dfs.core.windows.net", "other"):
+            with pytest.raises(errors.InvalidKey, match="account"):
+                client.delete_many([f"abfss://{place.container}@{account}/one"])
+        assert [found.key for found in client.list("")] == ["one"]
+    name = place.server.account
+    with BulkClient(f"abfss://{place.container}@{name}", **place.options) as client:
+        (found,) = client.get_many([f"abfss://{place.container}@{name}/one"])
+        assert found.data == b"1"
+
+
+@pytest.mark.usefixtures("short_blocks")
 def test_large_objects_go_in_blocks_and_survive_lost_answers(place, fault_proxy_of):
     proxy = fault_proxy_of(place.server, [NetworkFault(action=LoseResponse(), query="comp=blocklist", count=1)])
     client = BulkClient(f"az://{place.container}", **place.through(proxy))

@@ -13,7 +13,7 @@ from mfstore.errors import InvalidKey, InvalidRange, NotSerializable
 from mfstore.host.buffers import bytes_of
 from mfstore.records import NamedTuple, dataclass
 from mfstore.s3.transfers.jobs import check_key
-from mfstore.s3.urls import is_url, scheme_of, split_url
+from mfstore.s3.urls import AzureContainer, is_url, scheme_of, split_url
 
 LAST_BYTE = (1 << 63) - 1
 """What the engines count up to."""
@@ -73,6 +73,10 @@ def locate(text: Any, bucket: str | None) -> tuple[str, str]:
         raise InvalidKey("an object needs a key", found=repr(text))
     if len(key) > 1024 or not key.isascii():
         check_key(key)
+    if isinstance(found, AzureContainer):
+        from mfstore.azure.urls import check_key as check_name  # which S3 and Google have no use for
+
+        check_name(key)
     return found, key
 
 

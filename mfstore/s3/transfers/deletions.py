@@ -137,16 +137,26 @@ class DeleteOneJob(Job):
         )  # fmt: skip
 
     def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
+        if call.tag.part is not None:
+            raise call.tag.part
         if (reply.data or b"").strip():
             raise Retry(BackendError("the answer is not what S3 sends"), ODD_ANSWERS)
         self.outcome = self._outcome(headers=reply.headers)
         return NO_CALLS
 
     def rescued(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call] | None:
-        if reply.status != 404 or said(reply).code not in control.service.absent_codes:
+        if reply.status == 412 and call.tag.attempts > 1 and call.operation == "DeleteObject":
+            # An earlier try may have succeeded and its answer been lost: of what is not there Azure may say that it is
+            # not what the condition asks for.
+            lost = Try(self, control.problem(call, reply))
+            return (Call("HeadObject", self.bucket, self.key, self.options, tag=lost),)
+        if reply.status != 404 or (call.operation == "DeleteObject" and not self._absent(reply, control)):
             return None
         self.outcome = self._outcome(headers=reply.headers)
         return NO_CALLS
+
+    def _absent(self, reply: Reply, control: ControlPlane) -> bool:
+        return said(reply).code in control.service.absent_codes
 
 
 def delete_jobs(
