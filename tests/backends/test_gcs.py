@@ -71,7 +71,7 @@ def bucket(gcs_server):
 
 
 @pytest.fixture
-def proxied(gcs_server, fault_proxy_of, bucket):
+def proxied(gcs_server, fault_proxy_of, bucket, unhedged):
     """A client behind a proxy, and that."""
     proxy = fault_proxy_of(gcs_server)
     with BulkClient(f"gs://{bucket}", endpoint_url=proxy.url, anonymous=True, retry_seconds=60) as client:
@@ -259,7 +259,7 @@ def test_a_refusal_is_never_absence_nor_tried_again(proxied, status, kind):
     assert len(proxy.log) == 5
 
 
-def test_a_token_that_ended_is_renewed_and_the_request_made_again(gcs_server, bucket, fault_proxy_of):
+def test_a_token_that_ended_is_renewed_and_the_request_made_again(gcs_server, bucket, fault_proxy_of, unhedged):
     tokens = iter(["old", "new"])
     proxy = fault_proxy_of(gcs_server, [
         NetworkFault(
@@ -295,7 +295,7 @@ def test_what_is_stored_as_gzip_comes_as_it_is_stored(proxied):
 # ---- stores ----------------------------------------------------------------------------------------------------------
 
 
-def test_few_requests_for_small_things(gcs_server, bucket, fault_proxy_of):
+def test_few_requests_for_small_things(gcs_server, bucket, fault_proxy_of, unhedged):
     proxy = fault_proxy_of(gcs_server)
     store = mfstore.open(f"gs://{bucket}/s", create=True, endpoint_url=proxy.url, anonymous=True)
     store.put("warm")
@@ -308,7 +308,7 @@ def test_few_requests_for_small_things(gcs_server, bucket, fault_proxy_of):
     assert [entry.method for entry in proxy.log] == ["GET", "GET"], "the description, and the recipe"
 
 
-def test_a_lost_answer_to_a_conditional_write_is_no_conflict(gcs_server, bucket, fault_proxy_of):
+def test_a_lost_answer_to_a_conditional_write_is_no_conflict(gcs_server, bucket, fault_proxy_of, unhedged):
     proxy = fault_proxy_of(gcs_server)
     store = mfstore.open(f"gs://{bucket}/s", create=True, endpoint_url=proxy.url, anonymous=True)
     keys = [store.put(number) for number in range(3)]
@@ -421,7 +421,7 @@ def test_what_the_bucket_is_set_to(gcs_server, bucket, fault_proxy_of):
         backend.versioning()
 
 
-def test_what_is_near_its_end_is_made_young_again_with_all_that_it_was(gcs_server, bucket, fault_proxy_of):
+def test_what_is_near_its_end_is_made_young_again_with_all_that_it_was(gcs_server, bucket, fault_proxy_of, unhedged):
     proxy = fault_proxy_of(gcs_server)
     backend = GcsBackend(f"gs://{bucket}/s", endpoint_url=proxy.url, anonymous=True, expire_days=30)
     backend.put("packs/a", [b"data"])
@@ -436,7 +436,7 @@ def test_what_is_near_its_end_is_made_young_again_with_all_that_it_was(gcs_serve
     assert not backend.aging
 
 
-def test_a_lost_answer_to_a_move_loses_nothing(gcs_server, bucket, fault_proxy_of):
+def test_a_lost_answer_to_a_move_loses_nothing(gcs_server, bucket, fault_proxy_of, unhedged):
     proxy = fault_proxy_of(gcs_server)
     backend = GcsBackend(f"gs://{bucket}/s", endpoint_url=proxy.url, anonymous=True)
     for replace in (True, False):
