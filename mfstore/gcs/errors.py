@@ -121,10 +121,11 @@ def problem(
     error = _refusal(call, reply, what, host, anonymous)
     if isinstance(error, AccessDenied):
         error.operation = call.operation
-    where = bucket_url(call.bucket)
+    if project and isinstance(error, NotFound | AccessDenied) and error.hint:
+        error.hint += f". The project is {project}"
     return error.where(
         key=call.key,
-        backend=f"{where} of project {project}" if project else where,
+        backend=bucket_url(call.bucket),
         status=reply.status or None,
         service_code=what.code or None,
         request_id=reply.headers.get("x-amz-request-id") or what.request_id or None,

@@ -194,7 +194,7 @@ def test_the_xml_api_says_the_same():
     found = reply("GetObject", 403, said=body)
     error = errors.problem(found.call, found, lambda call: "host", "my-project", False)
     assert error.rights == (("storage.objects.list", "projects/_/buckets/b"),)
-    assert error.backend == "gs://b of project my-project"
+    assert error.backend == "gs://b" and error.hint.endswith("The project is my-project")
 
 
 @pytest.mark.parametrize(("kind", "status", "reason", "message"), [
