@@ -191,6 +191,6 @@ def read_again(root: Root, blob: StoredBlob) -> StoredBlob:
 
 
 def _user_attributes(metadata: Any) -> Any:
-    from mfstore.s3.datatools.objects import attributes_of
+    from mfstore.s3.datatools.objects import ATTRIBUTES
 
-    return parsed_metadata(attributes_of(metadata))
+    return parsed_metadata(metadata.get(ATTRIBUTES))

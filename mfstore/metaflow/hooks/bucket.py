@@ -23,7 +23,7 @@ from mfstore.metaflow.hooks.task_data import cache_task_data
 from mfstore.metaflow.roots.attempts import DATA, DONE
 from mfstore.metaflow.stock.bucket_blobs import BucketBlobs
 from mfstore.s3.bulk.items import PutItem
-from mfstore.s3.datatools.objects import attributes_of
+from mfstore.s3.datatools.objects import ATTRIBUTES
 from mfstore.s3.datatools.places import lease_at
 from mfstore.s3.datatools.uploading import Upload, attributes, store
 from mfstore.s3.urls import split_url
@@ -196,7 +196,7 @@ def _answer(found: Outcome) -> Outcome:
 
 
 def _metadata(found: Outcome) -> Any:
-    text = attributes_of(found.metadata) if found.error is None else None
+    text = found.metadata.get(ATTRIBUTES) if found.error is None else None
     return None if text is None else json.loads(text)
 
 

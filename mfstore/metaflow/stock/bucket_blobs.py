@@ -11,7 +11,7 @@ from mfstore.metaflow.roots.attempts import STARTED
 from mfstore.metaflow.stock.blob_storage import BlobStorage, NewBlob, StoredBlob, parsed_metadata
 from mfstore.metaflow.stock.encoding import GZIP_TRAILER_BYTES
 from mfstore.s3.bulk.items import PutItem
-from mfstore.s3.datatools.objects import attributes_of
+from mfstore.s3.datatools.objects import ATTRIBUTES
 from mfstore.s3.datatools.places import lease_at
 from mfstore.s3.datatools.uploading import attributes
 from mfstore.s3.urls import split_url
@@ -112,4 +112,4 @@ def _found(outcome: Outcome) -> StoredBlob | None:
 
 
 def _metadata(outcome: Outcome) -> Metadata:
-    return parsed_metadata(attributes_of(outcome.metadata))
+    return parsed_metadata(outcome.metadata.get(ATTRIBUTES))

@@ -21,14 +21,7 @@ from mfstore.s3.transfers.outcomes import Outcome
 
 ATTRIBUTES = "metaflow-user-attributes"
 """The one header that holds all user metadata, as JSON."""
-AZURES_ATTRIBUTES = "metaflow_user_attributes"
-"""On Azure, where names of metadata are identifiers."""
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
-
-
-def attributes_of(metadata: Mapping[str, str]) -> str | None:
-    """What Metaflow stored with an object, as JSON, of all metadata of it; None: nothing."""
-    return metadata.get(ATTRIBUTES) or metadata.get(AZURES_ATTRIBUTES)
 
 
 class S3GetObject(NamedTuple):
