@@ -189,6 +189,8 @@ def default_credential() -> Any:
     azure-identity."""
     global _default
     if _default[0] != os.getpid():
+        import logging
+
         try:
             from azure.identity import DefaultAzureCredential
         except ImportError as error:
@@ -197,6 +199,8 @@ def default_credential() -> Any:
                 hint="pip install 'mfstore[azure]'; or give account_key=, sas_token= or connection_string=, or "
                 "anonymous=True for a public container",
             ) from error
+        # What it logs where it finds nothing is what our error says. Who has handlers gets it all the same.
+        logging.getLogger("azure.identity").addHandler(logging.NullHandler())
         _default = (os.getpid(), DefaultAzureCredential())
     return _default[1]
 

@@ -55,7 +55,8 @@ KEPT: Mapping[str, str] = {
 DENIED: Mapping[str, tuple[str, str | None]] = {
     "AuthorizationFailure": (
         "the account refuses where this comes from, or how",
-        "Its firewall may let in only some networks (Networking), or its keys may be switched off",
+        "Its firewall may let in only some networks (Networking), or its keys may be switched off. Azurite says it of a "
+        "wrong key",
     ),
     "AuthorizationSourceIPMismatch": ("the signature is for other addresses", "sip= of the shared access signature"),
     "AuthorizationProtocolMismatch": ("the signature is for https", "Use an endpoint of https"),
@@ -87,6 +88,11 @@ DENIED: Mapping[str, tuple[str, str | None]] = {
     "BlobBeingRehydrated": ("the blob is on its way back from the archive", "That takes hours: try again later"),
     "BlobUsesCustomerSpecifiedEncryption": ("the blob is encrypted with a key that its writer has", None),
 }  # fmt: skip
+UNREACHED = {
+    calls.DNS: "Check the name of the account, and the endpoint if one is given",
+    calls.TLS: "For a private certificate authority give verify='bundle.pem' or set REQUESTS_CA_BUNDLE",
+}
+"""What to do where no answer came, for what means something else than with S3."""
 CLOCK_HINT = "the clock of this machine is {seconds:.0f} s {way} Azure's: set it"
 
 
@@ -116,8 +122,8 @@ def problem(call: Call, reply: Reply, account: Account, by_token: bool, skew: fl
     if reply.error is not None or reply.failure is not None:
         error = shared.problem(call, reply, lambda call: account.origin)
         error.backend = bucket_url(call.bucket)
-        if reply.failure == calls.TLS:
-            error.hint = "For a private certificate authority give verify='bundle.pem' or set SSL_CERT_FILE"
+        if (hint := UNREACHED.get(reply.failure or "")) is not None:
+            error.hint = hint
         return error
     code = said_code(reply.headers, reply.data)
     text, detail = words(reply.data)

@@ -26,6 +26,7 @@ OF_S3 = (
     "encryption", "kms_key", "bucket_key", "single_writer",
 )  # fmt: skip
 """Options that only a place in S3 has."""
+NO_ARGUMENTS = {"url", "withheld"}
 EMULATOR_ACCOUNT = "devstoreaccount1"
 # The emulators' account and key are the same everywhere, and documented: no secret.
 EMULATOR_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -77,7 +78,9 @@ class AzureSettings:
             if name in named:
                 continue
             if name in OF_S3:
-                raise Unsupported(f"{name}= is for places in S3", hint="Azure's own: " + ", ".join(sorted(named)))
+                raise Unsupported(
+                    f"{name}= is for places in S3", hint="Azure's own: " + ", ".join(sorted(named - NO_ARGUMENTS))
+                )
             raise TypeError(f"unknown option {name!r}")
         return cls(**options)
 
@@ -92,17 +95,16 @@ class AzureSettings:
         if named and name != named:
             raise InvalidKey("the URL names another account than the options do", expected=name, found=named)
         if not name and not url:
-            raise InvalidKey(
-                "which storage account is not said",
-                hint="Give account_name= or connection_string=, or set AZURE_STORAGE_ACCOUNT; or name it in the URL: "
-                "abfss://container@account.dfs.core.windows.net/path",
-            )  # fmt: skip
+            raise _unnamed()
         if not url:
             protocol = found.get("DefaultEndpointsProtocol", "https")
             url = f"{protocol}://{name}.blob.{found.get('EndpointSuffix', 'core.windows.net')}"
         origin, root, query = _endpoint(url, name)
+        name = name or _named_in(url) or root.strip("/")
+        if not name and found.get("AccountKey"):
+            raise _unnamed()  # what a key signs names the account
         return Account(
-            name or _named_in(url) or root.strip("/"), origin, root, found.get("AccountKey"),
+            name, origin, root, found.get("AccountKey"),
             found.get("SharedAccessSignature") or query or None, self.credential, self.anonymous,
         )  # fmt: skip
 
@@ -176,6 +178,14 @@ def _parts(text: str | None) -> dict[str, str]:
     if found.get("UseDevelopmentStorage", "").lower() == "true":
         return {"AccountName": EMULATOR_ACCOUNT, "AccountKey": EMULATOR_KEY, "BlobEndpoint": EMULATOR_ENDPOINT}
     return found
+
+
+def _unnamed() -> InvalidKey:
+    return InvalidKey(
+        "which storage account is not said",
+        hint="Give account_name= or connection_string=, or set AZURE_STORAGE_ACCOUNT; or name it in the URL: "
+        "abfss://container@account.dfs.core.windows.net/path",
+    )
 
 
 def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str | None:

@@ -198,7 +198,9 @@ class _Google:
                 found.refresh(Request())
         except exceptions.DefaultCredentialsError as error:
             held = f"{', '.join(self._withheld)} did not travel here. " if self._withheld else ""
-            raise AccessDenied("no credentials of Google Cloud were found", hint=held + SOURCES) from error
+            raise AccessDenied(
+                "no credentials of Google Cloud were found", found=_words(error), hint=held + SOURCES
+            ) from error
         except exceptions.TransportError as error:
             raise BackendError("the service that issues tokens could not be asked", found=_words(error)) from error
         except exceptions.GoogleAuthError as error:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import logging
 import os
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 
 from mfstore import errors
 from mfstore.azure import credentials
-from mfstore.azure.credentials import EARLY_SECONDS, Keyring, end_of, shared_access_signature
+from mfstore.azure.credentials import EARLY_SECONDS, Keyring, default_credential, end_of, shared_access_signature
 from mfstore.azure.settings import Account
 
 ORIGIN = "https://acct.blob.core.windows.net"
@@ -170,3 +171,10 @@ def test_the_chain_of_azure_identity_is_used_when_nothing_is_given(monkeypatch):
     assert keyring().current().headers == (("authorization", "Bearer token-1"),)
     assert keyring().current().headers == (("authorization", "Bearer token-2"),)
     assert made == [1]
+
+
+def test_nothing_is_printed_beside_the_error():
+    """Without any handler, Python prints warnings: azure-identity's would say all over again what the error says."""
+    default_credential()
+    logger = logging.getLogger("azure.identity")
+    assert any(isinstance(handler, logging.NullHandler) for handler in logger.handlers) and logger.propagate

@@ -109,6 +109,8 @@ def test_what_never_came_names_the_endpoint_and_no_secret():
     assert "h.example" in str(error)
     assert error.backend == "az://box"
     assert "secret" not in str(error)
+    for failure, word in ((calls.DNS, "name of the account"), (calls.TLS, "REQUESTS_CA_BUNDLE")):
+        assert word in problem(GET, Reply(GET, failure=failure, message="x"), ACCOUNT, False, None).hint
 
 
 @pytest.mark.parametrize(("status", "code", "by_token", "by_key", "found"), [

@@ -126,3 +126,16 @@ def test_a_backend_travels_with_its_account():
     assert settings.account({}).origin == "https://acct.blob.core.usgovcloudapi.net"
     assert settings.withheld == ("account_key",)
     assert pickle.loads(pickle.dumps(found)).client.options.connection.withheld == ("account_key",)
+
+
+def test_a_key_needs_an_account_to_sign_for():
+    given = AzureSettings.given(url="az://box", account_key="a2V5", endpoint_url="http://127.0.0.1:10000")
+    with pytest.raises(errors.InvalidKey, match="which storage account"):
+        given.account({})
+    assert given.account({"AZURE_STORAGE_ACCOUNT": "acct"}).root == "/acct"
+
+
+def test_what_azure_takes_is_told_to_who_gives_what_is_of_s3():
+    with pytest.raises(errors.Unsupported, match="region_name") as told:
+        AzureSettings.given(region_name="x")
+    assert "account_key" in told.value.hint and "withheld" not in told.value.hint

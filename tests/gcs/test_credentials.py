@@ -145,7 +145,7 @@ def test_none_are_found(monkeypatch):
 
     def default(scopes):
         asked.append(scopes)
-        raise DefaultCredentialsError("none")
+        raise DefaultCredentialsError("File /gone.json was not found.")
 
     monkeypatch.setattr(google.auth, "default", default)
     ring = keyring()
@@ -153,6 +153,7 @@ def test_none_are_found(monkeypatch):
         with pytest.raises(AccessDenied, match="no credentials of Google Cloud") as told:
             ring.current()
     assert "GOOGLE_APPLICATION_CREDENTIALS" in told.value.hint
+    assert "/gone.json" in str(told.value), "what google-auth said of it"
     assert asked == [[credentials.SCOPE]], "not again for each of many requests"
 
 
