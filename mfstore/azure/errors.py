@@ -55,8 +55,7 @@ KEPT: Mapping[str, str] = {
 DENIED: Mapping[str, tuple[str, str | None]] = {
     "AuthorizationFailure": (
         "the account refuses where this comes from, or how",
-        "Its firewall may let in only some networks (Networking), or its keys may be switched off. Azurite says it of a "
-        "wrong key",
+        "Its firewall may let in only some networks, or its keys may be switched off. Azurite says so of a wrong key",
     ),
     "AuthorizationSourceIPMismatch": ("the signature is for other addresses", "sip= of the shared access signature"),
     "AuthorizationProtocolMismatch": ("the signature is for https", "Use an endpoint of https"),
