@@ -29,7 +29,7 @@ CELLS = (
     ("get", SMALL), ("put", SMALL), ("get", LARGE), ("put", LARGE), ("list", 0), ("delete", 0),
 )  # fmt: skip
 AT_ONCE = {"azure": 32, "gcs": 32}
-PATIENCE = 120
+PATIENCE = 60
 """Seconds for all rounds of a client."""
 OWN = "mfstore"
 COUNTED = "counted"

@@ -291,6 +291,8 @@ class Gcsfs(Fsspec):
     def open(self) -> None:
         """As Peer's."""
         where = self.where
+        # Else it asks by gRPC, whatever the endpoint, what kind of bucket it is.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         who = where.credentials or (google_credentials(where) if where.token else "anon")
         self.files = import_module("gcsfs").GCSFileSystem(
             project=where.project or "bench", token=who, endpoint_url=where.endpoint, skip_instance_cache=True,
