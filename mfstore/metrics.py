@@ -124,7 +124,7 @@ class StoreMetrics(Shown):
             facts.append(("differed", count(self.verify_failures, "chunk")))
         if self.s3 is None:
             return Card("metrics", self.url, tuple(facts))
-        facts.append(("S3", self.s3.summary))
+        facts.append(("S3" if self.url.startswith("s3://") else "service", self.s3.summary))
         return Card("metrics", self.url, tuple(facts), self.s3._card().grids)
 
 

@@ -37,6 +37,7 @@ def test_there_and_back(cloud):
     key = store.put(values, ref="models/churn")
     same(store.get(key), values)
     same(cloud.open().get("models/churn"), values)
+    assert "service" in str(store.metrics()) and "S3" not in str(store.metrics())
     again = pickle.loads(pickle.dumps(store))
     same(again.get(key), values)
     changed = {**values, "one": 2}

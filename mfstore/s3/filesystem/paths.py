@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from mfstore.errors import InvalidKey
 from mfstore.s3.urls import split_url
 
 PROTOCOLS = ("s3", "s3a", "mfs3")
 """What URLs of this filesystem begin with; the first is what it writes itself."""
 VERSION = "?versionId="
 """Stands between a key and a version of it, where the filesystem knows versions."""
+ELSEWHERE = "Objects in Azure and Google Cloud: BulkClient, adlfs, gcsfs; names of a store there: mfstore+az://container/prefix!/"
 _STARTS = tuple(f"{one}://" for one in PROTOCOLS)
 
 
@@ -32,10 +34,13 @@ class Location(NamedTuple):
 
 
 def bare(path: Any) -> str:
-    """A path without protocol and slashes around it."""
+    """A path without protocol and slashes around it. InvalidKey, a ValueError, for a URL of something else."""
     text = path if isinstance(path, str) else _text_of(path)
     if text.startswith(_STARTS):
         text = text.partition("://")[2]
+    elif "://" in text and "/" not in (scheme := text.partition("://")[0]):
+        # No bucket has a colon in its name: asked of S3, it would be refused or absent, and nobody would know why.
+        raise InvalidKey("this filesystem is that of S3", found=f"{scheme}://", hint=ELSEWHERE)
     return text.strip("/")
 
 

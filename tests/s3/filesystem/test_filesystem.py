@@ -622,3 +622,14 @@ def test_errors_have_the_numbers_of_local_ones(files, place, tmp_path):
         with pytest.raises(local.type) as caught:
             files.open(f"{place}/{name}", mode)
         assert isinstance(caught.value, MfstoreError) and caught.value.errno == local.value.errno
+
+
+@pytest.mark.parametrize("path", ["az://box/key", "gs://bucket/key", "abfss://box@account/key", "http://host/key"])
+def test_urls_of_another_service_are_not_buckets(path):
+    files = S3FileSystem(skip_instance_cache=True)
+    for ask in (files.ls, files.cat, files.info, files.exists, files.rm, files.touch):
+        with pytest.raises(ValueError, match="that of S3"):
+            ask(path)
+    assert (
+        files._strip_protocol("s3://bucket/gs://key") == files._strip_protocol("bucket/gs://key") == "bucket/gs://key"
+    )
