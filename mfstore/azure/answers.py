@@ -7,7 +7,7 @@ from typing import Any
 
 from mfstore.azure.requests import new_upload
 from mfstore.errors import BackendError
-from mfstore.s3.aws.errors import ENDPOINT_HINT, Fault
+from mfstore.s3.aws.errors import CLAIMS, ENDPOINT_HINT, Fault, disown
 from mfstore.s3.calls import Call, Reply
 
 SAID = b"<Done/>"
@@ -93,10 +93,12 @@ def in_words_of_s3(raw: Mapping[str, str]) -> dict[str, str]:
 
 
 def translate(reply: Reply) -> None:
-    """Say a reply in the words of S3. One that is not of Azure stays as it is: a proxy's."""
+    """Say a reply in the words of S3. One that is not of Azure stays as it is, or is a failure: a proxy's."""
     raw = reply.headers
     request = raw.get(REQUEST)
     if request is None:
+        if reply.failure is None and (200 <= reply.status < 300 or reply.status in CLAIMS):
+            disown(reply)
         return
     said: dict[str, str] = {}
     operation = reply.call.operation

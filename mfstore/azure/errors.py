@@ -100,6 +100,8 @@ def verdict(reply: Reply, by_token: bool, by_key: bool) -> Verdict:
     key: both can be had anew."""
     if reply.failure is not None or 200 <= reply.status < 300:
         return shared.classify(reply)
+    if (found := shared.disowned(reply)) is not None:
+        return found
     status, code = reply.status, said_code(reply.headers, reply.data)
     if status == 401 and by_token:
         return Verdict.REFRESH
@@ -143,6 +145,10 @@ def _refusal(
     call: Call, reply: Reply, code: str, text: str, detail: str, account: Account, by_token: bool, skew: float | None
 ) -> MfstoreError:  # fmt: skip
     status = reply.status
+    if reply.fault is not None and reply.fault.code == shared.FOREIGN:
+        return BackendError(
+            "what answers is no Blob service of Azure", found=reply.fault.message, hint=shared.ENDPOINT_HINT
+        )
     if code in KEPT:
         kept = AccessDenied(f"{call.operation} was refused: {KEPT[code]} keeps the blob")
         kept.reason = KEPT[code]

@@ -314,5 +314,7 @@ def metadata_headers(metadata: Mapping[str, str] | None) -> dict[str, str]:
                 "names of metadata in Azure are letters, digits and underscores (a hyphen becomes one)",
                 found=repr(name),
             )
+        if f"x-ms-meta-{said}" in found:
+            raise InvalidKey("two names of metadata are one in Azure, which has no hyphens", found=repr(name))
         found[f"x-ms-meta-{said}"] = value
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from mfstore.errors import BackendError
 from mfstore.gcs.errors import fault
-from mfstore.s3.aws.errors import ENDPOINT_HINT
+from mfstore.s3.aws.errors import CLAIMS, ENDPOINT_HINT, disown
 from mfstore.s3.aws.pages import Listed, Page
 from mfstore.s3.calls import Call, Reply
 
@@ -104,12 +104,16 @@ def _crc32c(said: Mapping[str, str]) -> str | None:
     return None
 
 
-def translate(reply: Reply) -> None:
-    """Say a reply in the words of S3, before anybody looks at it."""
+def translate(reply: Reply, google: bool = False) -> None:
+    """Say a reply in the words of S3, before anybody looks at it. One that is not the service's is a failure; of
+    ``google`` itself each answer names its request, of an emulator some do not."""
     call, status = reply.call, reply.status
     if reply.failure is not None and not status:
         return
     operation = call.operation
+    if reply.failure is None and _is_foreign(reply, google):
+        disown(reply)
+        return
     if operation in ("GetObject", "HeadObject"):
         reply.headers = ObjectHeaders(reply.headers)
     elif 200 <= status < 300:
@@ -124,6 +128,15 @@ def translate(reply: Reply) -> None:
         reply.headers = {**reply.headers, **_about(reply)}
     if not 200 <= reply.status < 300 and reply.failure is None:
         reply.fault = fault(reply)
+
+
+def _is_foreign(reply: Reply, google: bool) -> bool:
+    good = 200 <= reply.status < 300
+    if REQUEST_ID not in reply.headers and google:
+        return good or reply.status in CLAIMS
+    if good and reply.call.operation in ("GetObject", "HeadObject"):
+        return "x-goog-generation" not in reply.headers
+    return good and reply.call.operation == "PutObject" and not (_document(reply) or {}).get("generation")
 
 
 def plain_headers(operation: str, said: Mapping[str, str], etag: str | None) -> Mapping[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
 
 from mfstore.errors import BackendError, MfstoreError, Unsupported
 from mfstore.gcs import answers, errors
@@ -47,6 +48,7 @@ class GcsControlPlane:
         self.keyring = Keyring(settings, self._place.emulated)
         """Its credentials."""
         self._access: Access | None = None
+        self._google = (urlsplit(self._place.origin).hostname or "").endswith(".googleapis.com")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return GcsControlPlane, (self.settings,)
@@ -148,7 +150,7 @@ class GcsControlPlane:
 
     def translate(self, reply: Reply) -> None:
         """See ``interface.RouteSource``."""
-        answers.translate(reply)
+        answers.translate(reply, self._google)
 
     def verdict(self, reply: Reply) -> Verdict:
         """See ``interface.ControlPlane``."""

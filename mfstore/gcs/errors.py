@@ -95,6 +95,8 @@ def verdict(reply: Reply) -> Verdict:
     status = reply.status
     if reply.failure is not None or 200 <= status < 300:
         return shared.classify(reply)
+    if (found := shared.disowned(reply)) is not None:
+        return found
     code = said(reply).code
     if status == 401:
         return Verdict.REFRESH
@@ -134,6 +136,8 @@ def problem(
 
 def _refusal(call: Call, reply: Reply, what: Fault, host: Callable[[Call], str], anonymous: bool) -> MfstoreError:
     status, code, text = reply.status, what.code, what.message
+    if code == shared.FOREIGN:
+        return BackendError("what answers is not Google Cloud Storage", found=text, hint=shared.ENDPOINT_HINT)
     if code == "NoSuchBucket":
         return NotFound("no such bucket", hint=BUCKET_HINT)
     if status == 404 or status == 410:

@@ -170,6 +170,16 @@ def test_a_proxys_page_is_left_as_it_is():
     found = Reply(GET, 200, headers={"content-type": "text/html"}, data=b"<html>")
     answers.translate(found)
     assert found.headers == {"content-type": "text/html"}
+    for status in (200, 204, 404, 412):
+        strange = Reply(Call("DeleteObject", BOX, "k"), status, headers={})
+        answers.translate(strange)
+        assert verdict(strange, False, True) is Verdict.TRANSIENT
+        error = problem(strange.call, strange, ACCOUNT, False, None)
+        assert type(error) is errors.BackendError
+        assert f"HTTP {status}" in str(error)
+    refused = Reply(GET, 403, headers={})
+    answers.translate(refused)
+    assert (refused.status, refused.fault) == (403, None)
     done = Reply(Call("CompleteMultipartUpload", BOX, "k"), 201, headers={})
     answers.translate(done)
     assert not done.data  # and so no answer

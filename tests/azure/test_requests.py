@@ -7,7 +7,7 @@ import pytest
 
 from mfstore import errors
 from mfstore.azure.credentials import Authorization
-from mfstore.azure.requests import block_id, new_upload, request, said_of_upload, shared_route
+from mfstore.azure.requests import block_id, metadata_headers, new_upload, request, said_of_upload, shared_route
 from mfstore.azure.settings import Account
 from mfstore.s3.calls import NO_OPTIONS, Call, Options
 from mfstore.s3.urls import AzureContainer
@@ -68,6 +68,18 @@ def test_an_upload_in_blocks():
     assert headers["x-ms-blob-content-type"] == "text/plain"
     assert headers["if-none-match"] == "*"
     assert made(Call("AbortMultipartUpload", BOX, "k", params={"UploadId": upload}))[0] == "HEAD"
+
+
+def test_two_names_that_are_one_are_refused():
+    with pytest.raises(errors.InvalidKey, match="hyphens"):
+        metadata_headers({"a-b": "1", "a_b": "2"})
+
+
+def test_what_a_request_carries_is_not_shown():
+    who = Authorization((("authorization", "Bearer SECRET"),), "sig=SECRET")
+    made = request(Call("DeleteObject", BOX, "k"), ACCOUNT, who)
+    assert "SECRET" not in repr(made)
+    assert "SECRET" not in repr(shared_route("GetObject", NO_OPTIONS, BOX, ACCOUNT, who))
 
 
 def test_copies():

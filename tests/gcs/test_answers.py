@@ -63,6 +63,25 @@ def test_what_was_put_has_its_generation():
     assert (found.headers["etag"], found.headers["x-amz-request-id"]) == ("7", "ID")
 
 
+@pytest.mark.parametrize(
+    ("operation", "status", "google"),
+    [
+        ("GetObject", 200, False), ("HeadObject", 200, False), ("PutObject", 200, False), ("DeleteObject", 204, True),
+        ("HeadObject", 404, True), ("DeleteObject", 412, True),
+    ],
+)  # fmt: skip
+def test_what_is_not_googles_says_nothing_of_an_object(operation, status, google):
+    found = Reply(Call(operation, GcsBucket("b"), "k"), status, headers={"content-length": "0"}, data=b"")
+    translate(found, google)
+    assert errors.verdict(found) is Verdict.TRANSIENT
+    error = errors.problem(found.call, found, lambda call: "host", None, False)
+    assert type(error) is BackendError
+    assert f"HTTP {status}" in str(error)
+    refused = Reply(Call(operation, GcsBucket("b"), "k"), 403, headers={}, data=b"")
+    translate(refused, google)
+    assert refused.status == 403
+
+
 def test_how_far_an_upload_is():
     found = reply("UploadPart", 308, {"range": "bytes=0-524287"})
     assert (found.status, found.headers[answers.KEPT]) == (200, "524288") and "etag" not in found.headers

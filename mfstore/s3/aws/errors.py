@@ -105,6 +105,28 @@ def fault(body: bytes | None) -> Fault:
     )
 
 
+FOREIGN = "ForeignAnswer"
+"""Our code for an answer that is not the service's."""
+FOREIGN_TRIES = 3
+"""After so many another will not be the service's either: what answers is no accident of the network."""
+CLAIMS = (304, 404, 409, 410, 412, 416)
+"""Statuses, besides those of success, that say something of an object, which is believed of its service alone."""
+
+
+def disown(reply: Reply) -> None:
+    """Make a failure of an answer that is not the service's, but a proxy's, or of whoever the endpoint is: that it says
+    "done", or "absent", means nothing."""
+    reply.fault = Fault(FOREIGN, f"HTTP {reply.status}")
+    reply.status = 502
+
+
+def disowned(reply: Reply) -> Verdict | None:
+    """What to do about an answer that is not the service's; None for any other."""
+    if reply.fault is None or reply.fault.code != FOREIGN:
+        return None
+    return Verdict.TRANSIENT if getattr(reply.call.tag, "attempts", 0) < FOREIGN_TRIES else Verdict.FATAL
+
+
 def said(reply: Reply) -> Fault:
     """What the body of a reply that is an error says. It is read once."""
     if reply.fault is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mfstore.records import dataclass
+from mfstore.records import dataclass, field
 
 ROUTED = ("GetObject", "HeadObject", "PutObject", "UploadPart", "DeleteObject")
 """Operations whose requests an engine can make from a route."""
@@ -32,9 +32,9 @@ class Route:
     """``https://bucket.s3.eu-west-1.amazonaws.com`` or ``http://127.0.0.1:7480``: scheme, host, and port if unusual."""
     path: str
     """What precedes the percent-encoded key: ``/`` or ``/bucket/``. Of a prepared request the whole path."""
-    query: str
-    """Percent-encoded and sorted as SigV4 wants it, without ``?``; empty for most."""
-    headers: tuple[tuple[str, str], ...]
+    query: str = field(repr=False)
+    """Percent-encoded and sorted as SigV4 wants it, without ``?``; empty for most. A signature of Azure's is in it."""
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
     """Lower-case names, ascending; without host, authorization, x-amz-date, x-amz-content-sha256,
     x-amz-security-token, content-length and expect."""
     region: str
@@ -58,10 +58,10 @@ class SignedRequest:
     """A request as it is sent now: botocore's, after every handler that a user registered."""
 
     method: str
-    url: str
-    """Whole, percent-encoded."""
-    headers: tuple[tuple[str, str], ...]
-    body: Any
+    url: str = field(repr=False)
+    """Whole, percent-encoded. It may hold a signature, as headers may hold a token."""
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    body: Any = field(repr=False)
     """Bytes, buffers that are sent one after the other (a tuple), the reader that was given for it, or None: what the
     call has."""
 
