@@ -15,6 +15,12 @@ from mfstore.errors import InvalidKey
 
 PLACE = "place"
 """The table of tables: ``[place."s3://bucket/prefix"]``."""
+CLOUDS = ("az", "abfss", "gs")
+OF_S3 = (
+    "region", "profile", "single_writer", "encryption", "kms_key", "bucket_key", "s3_engine", "s3_payload_signing",
+)  # fmt: skip
+"""Settings that no place in other ``CLOUDS`` has."""
+OF_AZURE = "account"
 WORDS = {int: "a whole number", bool: "true or false", str: "a text in quotes"}
 
 
@@ -36,9 +42,9 @@ def read(
         place = _named_place(path, url)
         if place in found:
             raise InvalidKey(f"{path}: {PLACE}.{url!r} is a place that another table names already", found=place)
-        found[place] = _checked(
-            path, f"{PLACE}.{url!r}", _table(path, f"{PLACE}.{url!r}", table), {**everywhere, **of_places}
-        )
+        table = _table(path, f"{PLACE}.{url!r}", table)
+        _check_service(path, url, table)
+        found[place] = _checked(path, f"{PLACE}.{url!r}", table, {**everywhere, **of_places})
     return knobs, found
 
 
@@ -66,6 +72,18 @@ def _named_place(path: str, url: str) -> str:
     elif not scheme or scheme != scheme.lower() or not rest.strip("/"):
         raise InvalidKey(f"{path}: {PLACE}.{url!r} is no place", hint="A URL is s3://bucket/prefix")
     return place_of(url)
+
+
+def _check_service(path: str, url: str, table: Mapping[str, Any]) -> None:
+    """What a table says that is of another service than its place would not hold: nothing would be encrypted, and who
+    wrote that would believe it."""
+    scheme = url.partition("://")[0]
+    for name in table:
+        wanted = "S3" if name in OF_S3 else "Azure" if name == OF_AZURE and scheme == "gs" else None
+        if wanted is not None and scheme in CLOUDS:
+            raise InvalidKey(
+                f"{path}: {name} in {PLACE}.{url!r} is no setting", hint=f"It is for places in {wanted}"
+            )  # fmt: skip
 
 
 def _checked(

@@ -331,6 +331,15 @@ def test_metaflow_reaches_its_root_as_the_file_says(configured, monkeypatch):
         ("place = 3", "{path}: place is a table"),
         ('[place]\n"s3://b" = 3', "{path}: place.'s3://b' is a table"),
         ('[place."s3://b"]\nstore = "x"', "{path}: store in place.'s3://b' is no setting"),
+        (
+            '[place."az://b"]\nencryption = "AES256"',
+            "{path}: encryption in place.'az://b' is no setting. It is for places",
+        ),
+        ('[place."gs://b"]\nregion = "x"', "{path}: region in place.'gs://b' is no setting. It is for places in S3"),
+        (
+            '[place."gs://b"]\naccount = "x"',
+            "{path}: account in place.'gs://b' is no setting. It is for places in Azure",
+        ),
         ('[place."s3://b"]\nendpoint = "x"', "{path}: endpoint in place.'s3://b' is no setting"),
         ('encryption = "AES256"\nkms_key = "k"', "{path}: kms_key is a key of KMS"),
         ('safe = "numpy"', "{path}: safe: not the name of a class or a function with its module (found 'numpy')"),

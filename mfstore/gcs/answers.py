@@ -19,7 +19,6 @@ NAMES = {
     "x-amz-request-id": REQUEST_ID,
     "x-amz-version-id": "x-goog-generation",
     "x-amz-storage-class": "x-goog-storage-class",
-    "expires": "",  # Google makes it of the time and Cache-Control: no object has it, or can be given it
 }
 """Headers by S3's names, and what they are called here. What conditions take is the generation: an ETag may be of the
 bytes alone."""

@@ -29,7 +29,7 @@ BETWEEN_RENEWALS = 30.0
 SOURCES = (
     "Searched: arguments (credentials=, token=, anonymous=True); GOOGLE_APPLICATION_CREDENTIALS; the login of gcloud; "
     "the metadata server of the machine. Run gcloud auth application-default login, or name a key file or a workload "
-    "identity's configuration in GOOGLE_APPLICATION_CREDENTIALS"
+    "identity's configuration in GOOGLE_APPLICATION_CREDENTIALS; for an emulator set STORAGE_EMULATOR_HOST"
 )
 
 
