@@ -11,7 +11,10 @@ PROTOCOLS = ("s3", "s3a", "mfs3")
 """What URLs of this filesystem begin with; the first is what it writes itself."""
 VERSION = "?versionId="
 """Stands between a key and a version of it, where the filesystem knows versions."""
-ELSEWHERE = "Objects in Azure and Google Cloud: BulkClient, adlfs, gcsfs; names of a store there: mfstore+az://container/prefix!/"
+ELSEWHERE = (
+    "Objects in Azure and Google Cloud: BulkClient, adlfs, gcsfs. Names of a store there: "
+    "mfstore+az://container/prefix!/, mfstore+gs://bucket/prefix!/"
+)
 _STARTS = tuple(f"{one}://" for one in PROTOCOLS)
 
 
