@@ -192,7 +192,7 @@ def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str | None:
     return next((environ[name] for name in names if environ.get(name)), None)
 
 
-_ACCOUNT_HOST = re.compile(r"([a-z0-9]{3,24})(?:-secondary)?\.blob\..+")
+_ACCOUNT_HOST = re.compile(r"([a-z0-9]{3,24})(?:-secondary)?(?:\.z[0-9]{1,2})?\.blob\..+")
 _ADDRESS = re.compile(r"[0-9.]+|\[.*\]|localhost|[^.]+")
 """Hosts below which the account is the first part of the path: addresses, and names without a domain (containers)."""
 

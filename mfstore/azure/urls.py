@@ -11,7 +11,8 @@ from mfstore.records import NamedTuple
 SCHEMES = ("az", "abfss")
 _CONTAINER = re.compile(r"\$root|\$web|\$logs|[a-z0-9](?:-?[a-z0-9]){2,62}")
 """Naming and referencing containers, blobs, and metadata (Microsoft Learn)."""
-_HOST = re.compile(r"([a-z0-9]{3,24})\.(?:blob|dfs)\.(.+)")
+_HOST = re.compile(r"([a-z0-9]{3,24})(\.z[0-9]{1,2})?\.(?:blob|dfs)\.(.+)")
+"""An account may have a zone of Azure's DNS: ``account.z12.blob.storage.azure.net``."""
 
 
 class Location(NamedTuple):
@@ -40,7 +41,7 @@ def locate(url: str) -> Location:
         return Location(container, key)
     if found := _HOST.fullmatch(host):
         # Both services of an account have the same objects; ours is the Blob service.
-        return Location(container, key, found[1], f"https://{found[1]}.blob.{found[2]}")
+        return Location(container, key, found[1], f"https://{found[1]}{found[2] or ''}.blob.{found[3]}")
     if "." in host:
         raise InvalidKey("the host is that of no storage account", found=repr(host))
     return Location(container, key, host)

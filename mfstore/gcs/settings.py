@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from types import FunctionType
 from typing import Any
+from urllib.parse import urlsplit
 
-from mfstore.errors import NotSerializable, Unsupported
+from mfstore.errors import InvalidKey, NotSerializable, Unsupported
 from mfstore.records import NamedTuple, dataclass, field
 from mfstore.s3.aws.errors import without_passwords
 
@@ -66,11 +67,18 @@ class GcsSettings:
         return settings
 
     def place(self, environ: Mapping[str, str]) -> Place:
-        """Where requests go: as given, else as the environment says, else Google."""
+        """Where requests go: as given, else as the environment says, else Google. InvalidKey for what is no endpoint:
+        reads would go elsewhere than writes."""
         emulator = environ.get(EMULATOR) if self.endpoint_url is None else None
-        origin = (self.endpoint_url or emulator or ENDPOINT).rstrip("/")
-        if "://" not in origin:
-            origin = f"http://{origin}"
+        text = self.endpoint_url or emulator or ENDPOINT
+        scheme, _, host = (text if "://" in text else f"http://{text}").partition("://")
+        origin = f"{scheme}://{host.rstrip('/')}"
+        if not _is_origin(origin):
+            named = "endpoint_url=" if emulator is None else EMULATOR
+            raise InvalidKey(
+                "no endpoint of Google Cloud Storage: it is http or https, a host and perhaps a port",
+                found=repr(without_passwords(origin).partition("?")[0]), hint=f"It comes from {named}",
+            )  # fmt: skip
         return Place(origin, bool(emulator), self.project or environ.get(PROJECT) or None)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -94,3 +102,12 @@ class GcsSettings:
             withheld.append("token")
         token = None if isinstance(self.token, str) else self.token
         return replace(self, token=token, endpoint_url=endpoint, withheld=tuple(dict.fromkeys(withheld)))
+
+
+def _is_origin(text: str) -> bool:
+    parts = urlsplit(text)
+    try:
+        sound = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return sound and parts.scheme in ("http", "https") and not (parts.path or parts.query or parts.fragment)

@@ -26,6 +26,7 @@ def account(environ=None, **options):
     ("az://$root/a", ("$root", "a", "", "")),
     ("abfss://box@acct.dfs.core.windows.net/a", ("box", "a", "acct", "https://acct.blob.core.windows.net")),
     ("abfss://box@acct.dfs.core.usgovcloudapi.net/", ("box", "", "acct", "https://acct.blob.core.usgovcloudapi.net")),
+    ("abfss://box@acct.z12.dfs.storage.azure.net/a", ("box", "a", "acct", "https://acct.z12.blob.storage.azure.net")),
     ("abfss://box@acct/a", ("box", "a", "acct", "")),
 ])  # fmt: skip
 def test_urls(url, found):

@@ -203,3 +203,15 @@ def test_no_secret_travels_or_shows(clock):
 ])  # fmt: skip
 def test_where_the_service_is(given, environ, place):
     assert GcsSettings.given(endpoint_url=given).place(environ)[:2] == place
+
+
+@pytest.mark.parametrize("text", [
+    "ftp://x", "http://", "http://x/storage/v1", "http://x?sig=SECRET", "http://x#f", "http://x:99999", "x:9/y",
+])  # fmt: skip
+def test_what_is_no_endpoint(text):
+    for settings, environ in (
+        (GcsSettings.given(endpoint_url=text), {}), (GcsSettings(), {"STORAGE_EMULATOR_HOST": text}),
+    ):  # fmt: skip
+        with pytest.raises(InvalidKey, match="no endpoint") as caught:
+            settings.place(environ)
+        assert "SECRET" not in str(caught.value)
