@@ -107,6 +107,11 @@ def open_store(
         raise WrongArgument("url is text, and this is bytes", found=repr(text))
     if hash not in NAMES:
         raise InvalidKey("hash must be one of " + ", ".join(NAMES), found=repr(hash))
+    if isinstance(verify, (str, os.PathLike)):
+        raise WrongArgument(
+            "verify is True or False: whether digests are compared", found=repr(verify),
+            hint="Certificates to trust are named by AWS_CA_BUNDLE for S3, by REQUESTS_CA_BUNDLE elsewhere",
+        )  # fmt: skip
     directory = None if cache is None else os.fspath(cache)
     if directory is not None and not isinstance(directory, str):
         raise WrongArgument("cache is a directory, as text or a path", found=repr(cache))

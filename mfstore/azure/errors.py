@@ -89,7 +89,7 @@ DENIED: Mapping[str, tuple[str, str | None]] = {
 }  # fmt: skip
 UNREACHED = {
     calls.DNS: "Check the name of the account, and the endpoint if one is given",
-    calls.TLS: "For a private certificate authority give verify='bundle.pem' or set REQUESTS_CA_BUNDLE",
+    calls.TLS: "For a private certificate authority set REQUESTS_CA_BUNDLE, or give BulkClient verify='bundle.pem'",
 }
 """What to do where no answer came, for what means something else than with S3."""
 CLOCK_HINT = "the clock of this machine is {seconds:.0f} s {way} Azure's: set it"

@@ -184,6 +184,11 @@ class _Google:
                 "credentials of Google Cloud need google-auth and requests", found=str(error),
                 hint="pip install 'mfstore[gcs]'",
             ) from error  # fmt: skip
+        if self._given is not None and not hasattr(self._given, "refresh"):
+            raise Unsupported(
+                "credentials= is an object of google-auth", found=type(self._given).__name__,
+                hint="A key file is named by GOOGLE_APPLICATION_CREDENTIALS, an access token is token=",
+            )  # fmt: skip
         try:
             if self.found is None:
                 if self._given is not None:

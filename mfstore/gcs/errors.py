@@ -51,7 +51,7 @@ TOKEN_HINT = "Get another token; gcloud auth application-default login renews th
 BUCKET_HINT = "Check the bucket's name and the project"
 KEY_HINT = "Check the key: a listing of its prefix shows what there is"
 BILLING_HINT = "Whoever asks pays for requests to this bucket: give user_project="
-TLS_HINT = "For a private certificate authority give verify='bundle.pem' or set REQUESTS_CA_BUNDLE"
+TLS_HINT = "For a private certificate authority set REQUESTS_CA_BUNDLE, or give BulkClient verify='bundle.pem'"
 
 
 def fault(reply: Reply) -> Fault:

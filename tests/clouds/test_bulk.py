@@ -28,6 +28,17 @@ def test_a_copy_takes_the_options_that_belong_to_it(cloud):
         assert [entry.key for entry in client.list()] == ["a", "b", "c"]
 
 
+def test_a_client_that_was_told_no_bucket_is_of_s3(cloud):
+    with BulkClient() as client:
+        (got,) = client.get_many([f"{cloud.url()}/key"], on_error="return")
+        assert isinstance(got.error, InvalidKey) and "BulkClient('az://" in str(got.error)
+
+
+def test_verify_of_a_store_is_about_digests(cloud):
+    with pytest.raises(TypeError, match="digests"):
+        cloud.open(verify="bundle.pem")
+
+
 def test_urls_of_another_service_are_refused(cloud):
     with BulkClient(cloud.url(), **cloud.options) as client:
         other = "gs" if cloud.scheme == "az" else "az"

@@ -157,6 +157,13 @@ def test_none_are_found(monkeypatch):
     assert asked == [[credentials.SCOPE]], "not again for each of many requests"
 
 
+@pytest.mark.parametrize("given", ["/key.json", object()])
+def test_what_is_no_object_of_google_is_said(given):
+    with pytest.raises(Unsupported, match="object of google-auth") as told:
+        keyring(credentials=given).current()
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in told.value.hint
+
+
 def test_the_project_that_pays_goes_with_each_request(clock):
     object_ = google(clock=clock)
     plane = GcsControlPlane(GcsSettings.given(credentials=object_, user_project="payer"))

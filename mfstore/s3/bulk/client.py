@@ -255,7 +255,9 @@ class BulkClient:
     Every method that asks S3 has an asynchronous twin with the same parameters, whose name begins with ``a``.
 
     Args:
-        bucket: What plain keys refer to. Items may always be ``s3://bucket/key``.
+        bucket: What plain keys refer to. Items may always be ``s3://bucket/key``. ``az://container``,
+            ``abfss://container@account…`` and ``gs://bucket`` make a client of that service, whose own arguments go in
+            place of those of S3: docs/azure.md, docs/gcs.md.
         session: A boto3 or botocore session. It is read, never changed.
         endpoint_url: Where the service is, unless it is AWS or the environment says it.
         engine: "native", "aiobotocore" or "auto", which is native. ``MFSTORE_S3_ENGINE``; default "auto".

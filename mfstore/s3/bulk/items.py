@@ -50,6 +50,9 @@ class PutItem:
     the place of the client's ``checksum``; values of checksums are refused, as they are made while it is sent."""
 
 
+NAMING = "Give BulkClient(bucket) or s3://bucket/{}. For another service say which: BulkClient('az://container')"
+
+
 class Address(NamedTuple):
     """Where an item lies, and which part of it is meant: ``start`` None for all, ``stop`` None for all from start."""
 
@@ -66,7 +69,7 @@ def locate(text: Any, bucket: str | None) -> tuple[str, str]:
     if is_url(text, bucket):
         found, key = _split(text, bucket)
     elif bucket is None:
-        raise InvalidKey("no bucket", key=text, hint='Give BulkClient(bucket="…") or items as s3://bucket/key')
+        raise InvalidKey("no bucket", key=text, hint=NAMING.format("key"))
     else:
         found, key = bucket, text
     if not key:
@@ -98,7 +101,7 @@ def locate_prefix(text: Any, bucket: str | None) -> tuple[str, str]:
     if is_url(text, bucket):
         return _split(text, bucket)
     if bucket is None:
-        raise InvalidKey("no bucket", found=repr(text), hint='Give BulkClient(bucket="…") or s3://bucket/prefix')
+        raise InvalidKey("no bucket", found=repr(text), hint=NAMING.format("prefix"))
     return bucket, text
 
 
