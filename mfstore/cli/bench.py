@@ -190,7 +190,7 @@ def bench(
     """Measure what the directory, bucket or prefix at URL brings, and what bounds it.
 
     Everything happens in a new scratch prefix below URL, which is removed at the end, also after Ctrl-C. What is there
-    already is not touched. S3 credentials, region and endpoint are found as boto3 finds them.
+    already is not touched. Credentials, region and endpoint are found as by each cloud's own tools.
     """
     if worker:
         from mfstore.bench.ssh import serve
