@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC
@@ -149,16 +148,7 @@ class AzureBackend(BucketBackend):
         return error.reason
 
     def locks(self, keys: Sequence[str]) -> dict[str, ObjectLock]:
-        found: dict[str, ObjectLock] = {}
-        for outcome in self._heads(keys):
-            if isinstance(outcome.error, NotFound):
-                continue
-            if outcome.error is not None:
-                raise self._located(outcome.error, outcome.item)
-            lock = lock_in(outcome.headers)
-            if lock.holds(time.time()):
-                found[outcome.item] = lock
-        return found
+        return self._locks_in(self._heads(keys), lambda outcome: lock_in(outcome.headers))
 
 
 def lock_in(headers: Mapping[str, str]) -> ObjectLock:

@@ -238,6 +238,21 @@ class BucketBackend(Backend):
     def _heads(self, keys: Iterable[str]) -> Sequence[Outcome]:
         return list(self._transfers.run(jobs_of(keys, self._head), ordered=True))
 
+    def _locks_in(
+        self, outcomes: Iterable[Outcome], lock_in: Callable[[Outcome], ObjectLock]
+    ) -> dict[str, ObjectLock]:  # fmt: skip
+        """The objects that are locked now, by what was answered of each, and ``lock_in``, which reads one answer."""
+        found: dict[str, ObjectLock] = {}
+        for outcome in outcomes:
+            if isinstance(outcome.error, NotFound):
+                continue
+            if outcome.error is not None:
+                raise self._located(outcome.error, outcome.item)
+            lock = lock_in(outcome)
+            if lock.holds(time.time()):
+                found[outcome.item] = lock
+        return found
+
     def exists_many(self, keys: Sequence[str]) -> Answers:
         answers = []
         for outcome in self._heads(keys):

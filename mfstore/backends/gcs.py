@@ -5,7 +5,6 @@ Writes and deletions take the generation that they are to replace or remove, so 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from mfstore.backends.base import ObjectLock
 from mfstore.backends.buckets import BucketBackend
 from mfstore.backends.s3.locks import default_retention
-from mfstore.errors import MfstoreError, NotFound
+from mfstore.errors import MfstoreError
 from mfstore.s3.transfers.jobs import jobs_of
 from mfstore.s3.transfers.metadata import ConfigurationJob, RetentionJob
 
@@ -57,17 +56,9 @@ class GcsBackend(BucketBackend):
         return found
 
     def locks(self, keys: Sequence[str]) -> dict[str, ObjectLock]:
-        found: dict[str, ObjectLock] = {}
         jobs = jobs_of(keys, lambda index, key: RetentionJob(index, key, self.bucket, self._name(key)))
-        for outcome in list(self._transfers.run(jobs, ordered=True)):
-            if isinstance(outcome.error, NotFound):
-                continue
-            if outcome.error is not None:
-                raise self._located(outcome.error, outcome.item)
-            lock = lock_in(outcome.data)
-            if lock.holds(time.time()):
-                found[outcome.item] = lock
-        return found
+        outcomes = list(self._transfers.run(jobs, ordered=True))
+        return self._locks_in(outcomes, lambda outcome: lock_in(outcome.data))
 
 
 def lock_in(said: Mapping[str, Any]) -> ObjectLock:

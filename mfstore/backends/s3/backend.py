@@ -6,7 +6,6 @@ of them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -125,15 +124,7 @@ class S3Backend(BucketBackend):
         return found
 
     def locks(self, keys: Sequence[str]) -> dict[str, ObjectLock]:
-        found: dict[str, ObjectLock] = {}
-        for outcome in self._heads(keys):
-            if isinstance(outcome.error, NotFound):
-                continue
-            if outcome.error is not None:
-                raise self._located(outcome.error, outcome.item)
-            lock = lock_in(outcome.headers)
-            if lock.holds(time.time()):
-                found[outcome.item] = lock
+        found = self._locks_in(self._heads(keys), lambda outcome: lock_in(outcome.headers))
         if keys and not found:
             # Who may not see locks is shown none: only who asks for one is told that he may not.
             (outcome,) = self._transfers.run(iter((RetentionJob(0, keys[0], self.bucket, self._name(keys[0])),)))
