@@ -31,9 +31,6 @@ class GcsBackend(BucketBackend):
                 options[name] = value
         return options
 
-    def deletes_conditionally(self) -> bool:
-        return True
-
     # ---- what the bucket is set to --------------------------------------------------
 
     def lifecycle_rules(self) -> Sequence[dict[str, Any]] | None:
