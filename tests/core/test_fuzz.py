@@ -28,7 +28,9 @@ def fuzz(target, tmp_path, seconds=SECONDS, **environment):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("target", ["codec", "delta", "table", "chunk", "scan", "http_parser", "http_connection"])
+@pytest.mark.parametrize(
+    "target", ["codec", "delta", "table", "chunk", "scan", "http_parser", "http_google", "http_connection"]
+)
 def test_c_target(target, tmp_path):
     done = fuzz(target, tmp_path, **QUICK)
     if done.returncode == MISSING:
