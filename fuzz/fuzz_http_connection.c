@@ -258,12 +258,14 @@ static void say_body(struct mf_link *link, const struct request *r, size_t from,
 }
 
 static void say_checksum(struct mf_link *link, const struct request *r) {
-    char line[64] = "x-amz-checksum-crc32: ";
+    int google = r->xfer.route->dialect == MF_GOOGLE;
+    enum mf_crc_kind kind = google ? MF_CRC32C : MF_CRC64NVME;
+    char line[64];
     uint8_t object[WIRE];
     REQUIRE(r->object_n <= sizeof object);
     fill(object, r->id, 0, r->object_n);
-    snprintf(line, sizeof line, "%s: ", mf_crc_headers[0]);
-    mf_crc_encode(0, mf_crc_update(0, 0, object, r->object_n), line + strlen(line));
+    snprintf(line, sizeof line, "%s", google ? "x-goog-hash: md5=x, crc32c=" : "x-amz-checksum-crc64nvme: ");
+    mf_crc_encode(kind, mf_crc_update(kind, 0, object, r->object_n), line + strlen(line));
     say_text(link, line);
     say_text(link, "\r\n");
 }
@@ -962,7 +964,8 @@ static void prepare(void) {
             all_routes[i][k].id = mf_next_id();
             all_routes[i][k].origin = i ? "https://h1" : "http://h0";
             all_routes[i][k].host = i ? "h1" : "h0";
-            all_routes[i][k].match_header = "if-match";
+            all_routes[i][k].dialect = i ? MF_GOOGLE : MF_S3;
+            all_routes[i][k].match_header = i ? "x-goog-if-generation-match" : "if-match";
             all_routes[i][k].path = (struct mf_text){"/b/", 3};
             all_routes[i][k].query = all_routes[i][k].region = all_routes[i][k].service = (struct mf_text){"", 0};
         }
