@@ -245,14 +245,16 @@ class PutOptions:
 
 
 class BulkClient:
-    """Parallel transfers with S3 and what speaks its protocol.
+    """Parallel transfers with S3 and what speaks its protocol, Azure's Blob Storage, or Google Cloud Storage: which of
+    them, the URL ``bucket`` says.
 
     Credentials, region, endpoint, proxies and so on are found as boto3 finds them, or come from ``session``, ``client``
-    or ``client_options``. Safe to use from several threads; works after fork; pickles (without ``session`` and
-    ``client``), but for what is secret: keys that were given, and passwords in URLs, are to be found where it is
-    unpickled. Opens no connection before it is used. ``with`` and ``async with`` close it.
+    or ``client_options``; for Azure and Google as their own libraries find them. Safe to use from several threads;
+    works after fork; pickles (without ``session`` and ``client``), but for what is secret: keys that were given, and
+    passwords in URLs, are to be found where it is unpickled. Opens no connection before it is used. ``with`` and
+    ``async with`` close it.
 
-    Every method that asks S3 has an asynchronous twin with the same parameters, whose name begins with ``a``.
+    Every method that asks the service has an asynchronous twin with the same parameters, whose name begins with ``a``.
 
     Args:
         bucket: What plain keys refer to. Items may always be ``s3://bucket/key``. ``az://container``,
@@ -356,7 +358,7 @@ class BulkClient:
         and writes each under a temporary name that changes when the file is whole.
 
         Args:
-            items: Keys, ``s3://`` URLs and ``(key, start, length)``; ``length`` None means to the end, a negative
+            items: Keys, URLs and ``(key, start, length)``; ``length`` None means to the end, a negative
                 ``start`` (then ``length`` is None) counts from it. May be a generator and hold duplicates.
             into: "bytes" or "files".
             dest: For files: a directory, below which each key is a path, or a function from key to path.
@@ -573,7 +575,7 @@ class BulkClient:
         Other parameters and errors as ``put_many``; ``options`` are parameters of DeleteObjects.
 
         Args:
-            items: Keys and ``s3://`` URLs.
+            items: Keys and URLs.
             if_match: By key, the ETag that an object must still have, else Conflict. Not every service heeds it.
         """
         parameters = _parameters(options)
@@ -600,7 +602,7 @@ class BulkClient:
         Other parameters and errors as ``put_many``; ``options`` are parameters of CopyObject.
 
         Args:
-            pairs: ``(from, to)`` or a mapping: keys and ``s3://`` URLs.
+            pairs: ``(from, to)`` or a mapping: keys and URLs.
         """
         parameters, bucket = _parameters(with_default(_mapping(options), self._encryption)), self.bucket
 
@@ -626,7 +628,7 @@ class BulkClient:
         Each prefix's entries come in key order, one prefix after the other.
 
         Args:
-            prefixes: What keys begin with, or ``s3://bucket/prefix``.
+            prefixes: What keys begin with, or URLs that do.
             recursive: False stops at the next ``/``: what goes on there is one entry with ``is_prefix``.
             start_after: Leave out the keys up to this one.
             page: Keys per request, at most 1000.

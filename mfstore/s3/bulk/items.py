@@ -111,7 +111,7 @@ def address_of(item: Any, bucket: str | None) -> Address:
     if isinstance(item, str):
         return Address(*locate(item, bucket))
     if not isinstance(item, (tuple, list)) or len(item) != 3:
-        raise InvalidKey("an item is a key, an s3:// URL or (key, start, length)", found=f"{item!r:.80}")
+        raise InvalidKey("an item is a key, a URL or (key, start, length)", found=f"{item!r:.80}")
     text, start, length = item
     found, key = locate(text, bucket)
     if start is None and length is None:

@@ -1,7 +1,7 @@
 """The native engine: threads that know nothing of Python (src/http/transfer.pyx and the C beside it).
 
-It makes and signs requests by routes, which a control plane takes from botocore. What has no route, since the control
-plane is to sign each, it sends as that signed it.
+It makes and signs requests by routes, which a control plane tells: that of S3 takes them from botocore. What has no
+route, since the control plane is to sign each, it sends as that signed it.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class NativeEngine(Engine):
         return wire
 
     def _made(self, call: Call) -> tuple[transfer.WireRoute, bytes | tuple[Any, ...] | None]:
-        """A route that no other call goes by, and the body that botocore made."""
+        """A route that no other call goes by, and the body that the control plane made."""
         name = (call.operation, call.bucket, call.options)
         operation = transfer.OPERATIONS.get(call.operation, 0)
         body: bytes | tuple[Any, ...] | None = None

@@ -1,8 +1,8 @@
 """Requests that a control plane prepares and signs one by one, for an engine that sends them as they are.
 
 Of botocore that takes 0.7 ms each, and the body is read twice before it is sent: for its checksum, and where it is
-signed. So it is done where a route will not do: for signatures that only botocore makes, and where a user's handlers
-are to see each request.
+signed. So for S3 it is done where a route will not do: for signatures that only botocore makes, and where a user's
+handlers are to see each request. Azure and Google have most of their requests made so, which takes neither.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class SignedCall(NamedTuple):
 
 
 def sign(source: RouteSource, call: Call, ask: Ask) -> SignedCall:
-    """Have botocore prepare and sign ``call``. Raises as ``RouteSource.signed``, and the error that a file which cannot
-    be read has in outcomes."""
+    """Have the control plane prepare and sign ``call``. Raises as ``RouteSource.signed``, and the error that a file
+    which cannot be read has in outcomes."""
     body, checksum = None, None
     try:
         if call.operation in ("PutObject", "UploadPart"):

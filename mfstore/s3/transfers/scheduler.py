@@ -568,8 +568,8 @@ class Scheduler:
         return self._channel.fileno()
 
     def prepare(self, operation: str) -> None:
-        """What may take long: find or refresh the credentials, and have botocore make its first request of the kind.
-        What goes wrong here, the first call reports."""
+        """What may take long: find or refresh the credentials, and have the control plane make its first request of the
+        kind. What goes wrong here, the first call reports."""
         with suppress(MfstoreError):
             self._control.credentials()
             for name in FIRST_CALLS.get(operation, ("GetObject",)):
@@ -761,7 +761,7 @@ class Scheduler:
         try:
             self._channel.submit(batch)
         except Exception:
-            # Nothing was sent. What botocore or the engine refuses of one call says nothing of the others.
+            # Nothing was sent. What the control plane or the engine refuses of one call says nothing of the others.
             self._send_each(batch)
 
     def _send_each(self, batch: Sequence[Call]) -> None:
