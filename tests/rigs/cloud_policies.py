@@ -47,21 +47,18 @@ def azure_allows(definition, condition, request):
 
 @cache
 class AzureCondition:
-    """A condition of version 2.0."""
+    """A condition of version 2.0, read once: what it is made of are functions of an action and a request."""
 
     def __init__(self, text):
-        self.tokens, at = [], 0
-        while text[at:].strip():
-            found = _TOKEN.match(text, at)
-            assert found is not None, f"no token of a condition: {text[at : at + 40]!r}"
+        self.tokens, self.at = [], 0
+        while text[self.at :].strip():
+            found = _TOKEN.match(text, self.at)
+            assert found is not None, f"no token of a condition: {text[self.at : self.at + 40]!r}"
             self.tokens.append((found.lastgroup, found[found.lastgroup]))
-            at = found.end()
-
-    def holds(self, action, request):
-        self.at, self.action, self.request = 0, action, request
-        found = self._expression()
+            self.at = found.end()
+        self.at = 0
+        self.holds = self._expression()
         assert self.at == len(self.tokens), self.tokens[self.at :]
-        return found
 
     def _peek(self):
         return self.tokens[self.at][1] if self.at < len(self.tokens) else None
@@ -73,19 +70,19 @@ class AzureCondition:
         return token
 
     def _expression(self):
-        found, between = self._not(), set()
+        terms, between = [self._not()], set()
         while self._peek() in ("AND", "OR"):
-            word = self._take()
-            between.add(word)
-            value = self._not()
-            found = (found and value) if word == "AND" else (found or value)
+            between.add(self._take())
+            terms.append(self._not())
         assert len(between) < 2, "AND and OR beside each other need parentheses"
-        return found
+        together = any if between == {"OR"} else all
+        return lambda action, request: together(term(action, request) for term in terms)
 
     def _not(self):
         if self._peek() in ("!", "NOT"):
             self._take()
-            return not self._not()
+            inner = self._not()
+            return lambda action, request: not inner(action, request)
         if self._peek() == "(":
             self._take("(")
             found = self._expression()
@@ -94,8 +91,9 @@ class AzureCondition:
         if self._peek() in ("ActionMatches", "SubOperationMatches"):
             kind = self._take()
             (value,) = self._values()
-            listing = self.request.right == "list"
-            return value == self.action if kind == "ActionMatches" else (value == "Blob.List" and listing)
+            if kind == "ActionMatches":
+                return lambda action, request: value == action
+            return lambda action, request: value == "Blob.List" and request.right == "list"
         return self._compared()
 
     def _values(self):
@@ -108,30 +106,35 @@ class AzureCondition:
         return found
 
     def _compared(self):
-        value = self._attribute(self._take("attribute"))
+        attribute = _attribute(self._take("attribute"))
         operator = self._take("word")
-        if operator == "StringEquals":
-            return value == self._take("text")[1:-1]
-        if operator == "StringStartsWith":
+        if operator in ("StringEquals", "StringStartsWith"):
             text = self._take("text")[1:-1]
-            return value is not None and value.startswith(text)
-        if operator == "ForAnyOfAnyValues:StringLike":
+            tests = {"StringEquals": text.__eq__, "StringStartsWith": lambda value: value.startswith(text)}
+        else:
             values = self._values()
-            return value is not None and any(_like(one, value) for one in values)
-        if operator == "ForAllOfAllValues:StringNotLike":
-            values = self._values()
-            return value is not None and not any(_like(one, value) for one in values)
-        raise NotImplementedError(operator)
+            tests = {
+                "ForAnyOfAnyValues:StringLike": lambda value: any(_like(one, value) for one in values),
+                "ForAllOfAllValues:StringNotLike": lambda value: not any(_like(one, value) for one in values),
+            }
+        test = tests[operator]
 
-    def _attribute(self, named):
-        if named == f"@Resource[{CONTAINERS}:name]":
-            return self.request.bucket
-        listing = self.request.right == "list"
-        # What a request does not have makes what asks for it false: a listing has no path, and not always a prefix.
-        if named == f"@Resource[{BLOBS}:path]":
-            return None if listing else self.request.name
-        assert named == f"@Request[{BLOBS}:prefix]", named
-        return (self.request.name or None) if listing else None
+        def holds(action, request):
+            value = attribute(request)
+            return value is not None and test(value)
+
+        return holds
+
+
+def _attribute(named):
+    """What it is of a request. What a request does not have makes what asks for it false: a listing has no path, and not
+    always a prefix."""
+    if named == f"@Resource[{CONTAINERS}:name]":
+        return lambda request: request.bucket
+    if named == f"@Resource[{BLOBS}:path]":
+        return lambda request: None if request.right == "list" else request.name
+    assert named == f"@Request[{BLOBS}:prefix]", named
+    return lambda request: (request.name or None) if request.right == "list" else None
 
 
 def _like(pattern, text):

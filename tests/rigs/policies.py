@@ -9,6 +9,7 @@ operators"), for identity policies and bucket policies of one account.
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from urllib.parse import parse_qs, unquote
 
 import pytest
@@ -55,10 +56,15 @@ def _concerns(statement, principal):
 
 def _like(pattern, text, ignore_case=False):
     """``*`` and ``?`` stand for others; ``${*}`` for itself."""
+    return _pattern(pattern, ignore_case).fullmatch(text) is not None
+
+
+@cache
+def _pattern(pattern, ignore_case):
     parts = re.split(r"(\$\{[*?$]\}|[*?])", pattern)
     meaning = {"*": ".*", "?": "."}
     found = "".join(meaning.get(part) or re.escape(re.sub(r"^\$\{(.)\}$", r"\1", part)) for part in parts)
-    return re.fullmatch(found, text, re.DOTALL | (re.IGNORECASE if ignore_case else 0)) is not None
+    return re.compile(found, re.DOTALL | (re.IGNORECASE if ignore_case else 0))
 
 
 def _holds(condition, context):
