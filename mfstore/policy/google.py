@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mfstore.errors import InvalidKey, Refused
-from mfstore.policy.needs import Keys, Need, Right, Role, explanations, keys_of, needs
+from mfstore.policy.needs import Keys, Right, Role, explanations, keys_of, needs
 from mfstore.policy.places import Place
 
 PERMISSIONS: Mapping[str, tuple[str, ...]] = {
@@ -56,7 +56,7 @@ def custom_roles(role: Role, place: Place) -> dict[str, dict[str, Any]]:
             "stage": "GA",
             "includedPermissions": [*PERMISSIONS[name]],
         }
-        for name in _roles(needs(role, place))
+        for name in _roles(role, place)
     }
 
 
@@ -84,8 +84,7 @@ def bindings(role: Role, place: Place, project: str, members: Sequence[str]) -> 
     if not _PROJECT.fullmatch(project):
         raise InvalidKey("no id of a project", found=repr(project), hint="Name the one that has the custom roles")
     found = []
-    for name, expressions in _roles(needs(role, place)).items():
-        conditions = [*expressions(place)]
+    for name, conditions in _roles(role, place).items():
         if len(conditions) > BINDINGS:
             raise Refused(
                 f"a policy has at most {BINDINGS} bindings of one role, and {name} needs {len(conditions)}",
@@ -107,18 +106,17 @@ def explained(role: Role, place: Place) -> list[tuple[str, str, str, str]]:
     return explanations(role, place, SERVED, "Google")
 
 
-def _roles(found: Sequence[Need]) -> dict[str, Any]:
-    """The custom roles that these needs take, by id: for each what makes its conditions."""
-    roles: dict[str, Any] = {}
-    listed = keys_of(found, "list")
+def _roles(role: Role, place: Place) -> dict[str, list[str]]:
+    """The custom roles that the role is made of, by id: for each the conditions under which it is bound; an empty one
+    is of the whole bucket."""
+    found = needs(role, place)
+    roles: dict[str, list[str]] = {}
     for name, rights in OF_OBJECTS.items():
-        keys = keys_of(found, *rights)
-        if keys:
-            roles[name] = lambda place, keys=keys, name=name: _expressions(
-                place, keys, listed if name == "mfstoreRead" else Keys(())
-            )
+        if keys := keys_of(found, *rights):
+            listed = keys_of(found, "list") if name == "mfstoreRead" else Keys(())
+            roles[name] = [*_expressions(place, keys, listed)]
     if any(right in SETTINGS for need in found for right in need.rights):
-        roles["mfstoreSettings"] = lambda place: [""]
+        roles["mfstoreSettings"] = [""]
     return roles
 
 
