@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 ON = "Enabled"
 SUSPENDED = "Suspended"
 UNKNOWN = "unknown"
-OF_BUCKETS = {"gs": "storage.buckets.get"}
-"""By scheme, the right to see how a bucket is configured, where it is one."""
+OF_BUCKETS = {
+    "gs": "storage.buckets.get", "az": "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/read",
+}  # fmt: skip
+"""By scheme, the right to see what a bucket keeps, where it is one: on Azure it is seen in listings."""
 RULE_DAYS = 7
 """Of the rule that is proposed: for so long what was deleted by mistake can be brought back."""
 

@@ -71,6 +71,8 @@ def test_what_people_are_told():
     assert VersionsKept().notes(5) == []
     (unknown,) = VersionsKept("unknown").notes(5)
     assert "s3:GetBucketVersioning" in unknown
+    (on_azure,) = VersionsKept("unknown", scheme="az").notes(5)
+    assert "containers/blobs/read" in on_azure and "s3:" not in on_azure
     kept, proposed = VersionsKept("Enabled", prefix="p/").notes(5_000_000)
     assert "5.0 MB at least" in kept and '"Prefix": "p/"' in proposed
     (removed,) = VersionsKept("Enabled", removed_after=30).notes(1)
