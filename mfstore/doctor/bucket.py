@@ -118,7 +118,8 @@ def findings_elsewhere(
     if scheme_of(bucket) == "gs":
         yield from _versions(prefix, answers, rules_of_google(bucket, prefix), bucket)
         yield from _lock(answers, bucket)
-        yield from _dangers(bucket, prefix, parts, answers, expires)
+        told = f"gcloud storage buckets describe {shlex.quote(bucket_url(bucket))} --raw --format='json(lifecycle)'"
+        yield from _lifecycle(bucket, prefix, parts, answers, told, expires)
         return
     from mfstore.doctor.azure import settings_not_told
 
@@ -142,35 +143,6 @@ def rules_of_google(bucket: str, prefix: str) -> str:
         f"mfstore policy collector {url} --lifecycle --present present.json > rules.json\n"
         f"gcloud storage buckets update {of_bucket} --lifecycle-file rules.json"
     )
-
-
-def _dangers(
-    bucket: str, prefix: str, parts: Mapping[str, Part], answers: Answers, expires: bool
-) -> Iterator[Finding]:  # fmt: skip
-    """Of Google's rules, which have no names and cannot be switched off."""
-    found = answers[LIFECYCLE]
-    if isinstance(found, MfstoreError):
-        yield _unknown("lifecycle", LIFECYCLE, found, bucket)
-        return
-    rules: Sequence[Mapping[str, Any]] = found.get("Rules", ())
-    dangers = endangered(rules, prefix, parts)
-    for danger in dangers:
-        facts = {"rule": danger.rule, "parts": list(danger.parts), "action": danger.action}
-        if danger.spare:
-            yield Finding(
-                "lifecycle", danger.text, "doubtful", "No run is lost by that: it may be meant so", facts=facts
-            )
-            continue
-        yield Finding(
-            "lifecycle", danger.text, "doubtful" if expires else "broken",
-            f"A rule of age does not know what relies on an object. Have its matchesPrefix leave out "
-            f"{bucket_url(bucket, prefix)}, and let mfstore gc remove what nobody needs",
-            f"gcloud storage buckets describe {shlex.quote(bucket_url(bucket))} --raw --format='json(lifecycle)'",
-            facts,
-        )  # fmt: skip
-    if not dangers:
-        told = f"{count(len(rules), 'rule')}, none that takes what is still needed" if rules else "no rules"
-        yield Finding("lifecycle", told, facts={"rules": len(rules)})
 
 
 def _fix(bucket: str, prefix: str, parts: Mapping[str, Part], answers: Answers) -> str:
@@ -271,9 +243,13 @@ def _lifecycle(
 ) -> Iterator[Finding]:  # fmt: skip
     found = answers[LIFECYCLE]
     if isinstance(found, MfstoreError):
-        yield _unknown("lifecycle", LIFECYCLE, found)
+        yield _unknown("lifecycle", LIFECYCLE, found, bucket)
         return
     rules: Sequence[Mapping[str, Any]] = found.get("Rules", ())
+    # Google's rules have no names and cannot be switched off.
+    named = scheme_of(bucket) == "s3"
+    which = "it" if named else "its matchesPrefix"
+    then = ". The rules with this one switched off, which replace those that there are:" if named else ""
     dangers = endangered(rules, prefix, parts)
     for danger in dangers:
         facts = {"rule": danger.rule, "parts": list(danger.parts), "action": danger.action}
@@ -284,14 +260,15 @@ def _lifecycle(
             continue
         yield Finding(
             "lifecycle", danger.text, "doubtful" if expires else "broken",
-            f"A rule of age does not know what relies on an object. Have it leave out s3://{bucket}/{prefix}, and let "
-            "mfstore gc remove what nobody needs. The rules with this one switched off, which replace those that "
-            "there are:",
+            f"A rule of age does not know what relies on an object. Have {which} leave out "
+            f"{bucket_url(bucket, prefix)}, and let mfstore gc remove what nobody needs{then}",
             fix, facts,
         )  # fmt: skip
     if not dangers:
         told = f"{count(len(rules), 'rule')}, none that takes what is still needed" if rules else "no rules"
         yield Finding("lifecycle", told, facts={"rules": len(rules)})
+    if not named:  # uploads that nobody ends go by themselves
+        return
     if aborts_uploads(rules, prefix):
         yield Finding("abandoned uploads", "a rule gives them up")
     else:
