@@ -31,7 +31,7 @@ from mfstore.maintenance.versions import VersionsKept
 from mfstore.opening import open_store
 from mfstore.s3.calls import Call
 from mfstore.s3.transfers.deletions import KEYS_PER_DELETE
-from mfstore.s3.urls import SCHEMES
+from mfstore.s3.urls import names_object
 from mfstore.settings import EncryptionKnobs, resolve
 from mfstore.store import Store
 
@@ -522,9 +522,8 @@ def open_target(url: str, *, checksum: bool = True, name: str | None = None, **o
     """The place a URL or path names. ``name`` is of a scratch prefix that another machine has made. The rest is for
     clouds; options that are None are left out."""
     given = {name: value for name, value in options.items() if value is not None}
-    scheme = url.partition("://")[0]
-    if scheme != "s3" and scheme in SCHEMES:
-        return CloudTarget(url, checksum=checksum, name=name, **given)
     if url.startswith("s3://"):
         return S3Target(url, checksum=checksum, name=name, **given)
+    if names_object(url):
+        return CloudTarget(url, checksum=checksum, name=name, **given)
     return BackendTarget(os.fspath(url), name=name)

@@ -20,7 +20,7 @@ from mfstore.metaflow.roots.layout import MAINTENANCE_FOLDER, is_flow, parse
 from mfstore.metaflow.roots.packed_keys import STORE_FOLDER
 from mfstore.records import NamedTuple
 from mfstore.s3.transfers.metadata import HeadJob
-from mfstore.s3.urls import SCHEMES, scheme_of, split_url
+from mfstore.s3.urls import names_object, scheme_of, split_url
 from mfstore.settings import resolve
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def sections(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
         options: How the service is reached: arguments of its backend.
     """
     yield examined("container", container.container)
-    if url.partition("://")[0] in SCHEMES:
+    if names_object(url):
         yield from _in_bucket(url, options)
     else:
         yield from _in_directory(url)

@@ -44,7 +44,7 @@ def require_place(place: str) -> None:
         )
     elif place.endswith("/"):
         raise InvalidKey("an export needs the name of a file", found=place, hint=f"{place.rstrip('/')}/name.parquet")
-    elif place.partition(":/")[0] in SCHEMES:
+    elif place.startswith(tuple(f"{scheme}:/" for scheme in SCHEMES)):
         raise InvalidKey("a Path drops a slash of a URL", found=place, hint="Give s3://bucket/key as a str")
 
 

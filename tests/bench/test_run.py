@@ -28,6 +28,7 @@ from mfstore.bench.scenarios import ARTIFACTS, OBJECTS, OPERATIONS, Scenario
 from mfstore.bench.targets import open_target
 from mfstore.cli.bench import bench
 from mfstore.errors import AccessDenied, BackendError, MfstoreError, NotFound
+from mfstore.s3.urls import SCHEMES
 from mfstore.settings import resolve
 from mfstore.testing import FaultProxy, NetworkFault, actions
 from tests.rigs import command_line
@@ -339,6 +340,11 @@ def test_quick_on_a_directory(tmp_path):
 def test_a_directory_that_was_not_there_is_gone_again(tmp_path):
     mfstore(tmp_path / "a" / "b", "-y", *SMALL, "--operation", "put")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_may_be_called_as_urls_begin(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert {open_target(name).kind for name in SCHEMES} == {"directory"}
 
 
 def test_the_plan_alone_does_nothing(cloud):

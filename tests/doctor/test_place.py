@@ -17,6 +17,7 @@ from mfstore.doctor.connection import asked
 from mfstore.doctor.findings import document
 from mfstore.doctor.place import LOOKED_AT, look, sections
 from mfstore.doctor.tried import SCRATCH
+from mfstore.s3.urls import SCHEMES
 from mfstore.testing import FaultProxy, NetworkFault
 from mfstore.testing.actions import Status, access_denied
 from tests.backends.test_s3 import options
@@ -334,6 +335,13 @@ def test_a_directory_by_its_url(tmp_path):
     for url in (f"file://{tmp_path}/a%20store", f"file://localhost{tmp_path}/a%20store"):
         assert "does not exist" not in of_directory(url)["place"]["directory"]["text"]
     assert of_directory("file://elsewhere/a")["place"]["place"]["state"] == "broken"
+
+
+def test_a_directory_may_be_called_as_urls_begin(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in SCHEMES:
+        (tmp_path / name).mkdir()
+        assert "does not exist" not in of_directory(name)["place"]["directory"]["text"]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from mfstore.errors import (
     WrongArgument,
 )
 from mfstore.exporting import streams
+from mfstore.s3.urls import SCHEMES
 from mfstore.views.view import View
 from tests.rigs import command_line
 from tests.rigs.damage import wrapped
@@ -304,6 +305,13 @@ def test_a_tree_is_no_file(store, tmp_path):
     (tmp_path / "tree").mkdir()
     with pytest.raises(Unsupported, match="this is a tree"):
         store.export(store.put_tree(tmp_path / "tree"), tmp_path / "a.bin")
+
+
+def test_a_file_may_be_called_as_urls_begin(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in SCHEMES:
+        store.export(store.put(LARGE), name, "npy")
+        assert (np.load(tmp_path / name) == LARGE).all()
 
 
 def test_files_are_replaced_only_if_told(exported, tmp_path, monkeypatch):

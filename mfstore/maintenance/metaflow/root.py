@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mfstore.host.workers import Workers
-from mfstore.s3.datatools.places import arguments_at, in_bucket
+from mfstore.s3.datatools.places import arguments_at
+from mfstore.s3.urls import names_object
 from mfstore.settings import EncryptionKnobs, resolve
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Root:
     def __init__(self, url: str, **reached: Any) -> None:
         self.given = url
         """As the caller called it."""
-        self.remote = in_bucket(url)
+        self.remote = names_object(url)
         self.reached = reached
         self.backend: Any = remote_backend(url, reached) if self.remote else _local_backend(url)
         """A backend of a directory or of a bucket, with what only that one can do."""

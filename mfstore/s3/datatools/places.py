@@ -7,16 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mfstore.s3.urls import SCHEMES
-
 if TYPE_CHECKING:
     from mfstore.s3.datatools.clients import Lease
-
-
-def in_bucket(place: str) -> bool:
-    """Whether a datastore root, by its URL or directory, lies in a bucket."""
-    scheme, separator, _ = place.partition("://")
-    return bool(separator) and scheme in SCHEMES
 
 
 def root_url(kind: str, root: str) -> str:
