@@ -14,7 +14,6 @@ from mfstore.errors import (
     BackendError,
     Conflict,
     InvalidKey,
-    InvalidRange,
     MfstoreError,
     NotFound,
     Unsupported,
@@ -171,9 +170,7 @@ def _refusal(
         message, hint = DENIED[code]
         return AccessDenied(f"{call.operation} was refused: {message}", hint=hint)
     if code == "InvalidRange" or status == 416:
-        size = reply.headers.get("content-range", "").rpartition("/")[2]
-        found = f"an object of {size} bytes" if size.isdecimal() else None
-        return InvalidRange("the object has no such bytes", found=found, hint=shared.SIZE_HINT)
+        return shared.out_of_range(reply.headers)
     if code in ("InvalidResourceName", "OutOfRangeInput", "InvalidUri"):
         return InvalidKey(f"Azure takes no such name: {text or code}")
     if code in ("Md5Mismatch", "Crc64Mismatch"):

@@ -13,7 +13,6 @@ from mfstore.errors import (
     BackendError,
     Conflict,
     InvalidKey,
-    InvalidRange,
     MfstoreError,
     NotFound,
     Unsupported,
@@ -150,9 +149,7 @@ def _refusal(call: Call, reply: Reply, what: Fault, host: Callable[[Call], str],
     if status in (409, 412):
         return Conflict("the object is not what the condition asked for" if status == 412 else text or "a conflict")
     if status == 416 or code == "InvalidRange":
-        size = reply.headers.get("content-range", "").rpartition("/")[2]
-        found = f"an object of {size} bytes" if size.isdecimal() else None
-        return InvalidRange("the object has no such bytes", found=found, hint=shared.SIZE_HINT)
+        return shared.out_of_range(reply.headers)
     if status == 401:
         words = f": {text}" if text else ""
         return AccessDenied(

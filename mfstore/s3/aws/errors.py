@@ -349,10 +349,7 @@ def _refusal(
         message, hint = DENIED[code]
         return AccessDenied(f"{call.operation} was refused: {message}", hint=hint)
     if code in ("InvalidRange",) or status == 416:
-        # "bytes */123"
-        size = headers.get("content-range", "").rpartition("/")[2]
-        found = f"an object of {size} bytes" if size.isdecimal() else None
-        return InvalidRange("the object has no such bytes", found=found, hint=SIZE_HINT)
+        return out_of_range(headers)
     if code in ("NotImplemented", "MethodNotAllowed") or status in (405, 501):
         return Unsupported(text or "the server does not support this request")
     if code in ("InvalidBucketName", "KeyTooLongError"):
@@ -385,6 +382,13 @@ def _refusal(
             hint = PLAIN_HTTP_HINT
         return BackendError(f"the server refused the request{said_what}", hint=hint)
     return BackendError(f"the server failed{said_what}")
+
+
+def out_of_range(headers: Mapping[str, str]) -> InvalidRange:
+    """The error for a range that an object does not have, which may say how long that is: ``bytes */123``."""
+    size = headers.get("content-range", "").rpartition("/")[2]
+    found = f"an object of {size} bytes" if size.isdecimal() else None
+    return InvalidRange("the object has no such bytes", found=found, hint=SIZE_HINT)
 
 
 def _is_of_encryption(parameter: str) -> bool:
