@@ -6,6 +6,7 @@ All else that is specific to one lies in its control plane (``mfstore/s3/aws/``,
 from __future__ import annotations
 
 from mfstore.records import dataclass
+from mfstore.s3.urls import scheme_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,8 @@ class Service:
     """Keys that one request deletes, at most; 0: there is no such request, each key has its own."""
     ordered_parts: bool = False
     """The parts of an upload are sent one after the other."""
-    conditional: bool = False
-    """Writes and deletions take conditions, which has not to be tried."""
+    suffixes: bool = True
+    """It takes ranges that are counted from the end."""
     checksum: str = "CRC64NVME"
     """What uploads carry unless somebody says otherwise."""
     checksums: tuple[str, ...] = ("CRC64NVME", "CRC32C", "CRC32")
@@ -38,10 +39,16 @@ class Service:
 
 S3 = Service("s3", "S3")
 AZURE = Service(
-    "az", "Azure Blob Storage", keys_per_delete=0, conditional=True, checksums=("CRC64NVME",), largest_copy=256 << 20,
+    "az", "Azure Blob Storage", keys_per_delete=0, suffixes=False, checksums=("CRC64NVME",), largest_copy=256 << 20,
     drops_parts=True,
 )  # fmt: skip
 GCS = Service(
-    "gs", "Google Cloud Storage", keys_per_delete=0, ordered_parts=True, conditional=True, checksum="CRC32C",
-    checksums=("CRC32C",), copies_whole=True,
+    "gs", "Google Cloud Storage", keys_per_delete=0, ordered_parts=True, checksum="CRC32C", checksums=("CRC32C",),
+    copies_whole=True,
 )  # fmt: skip
+_SERVICES = {one.scheme: one for one in (S3, AZURE, GCS)}
+
+
+def service_of(bucket: str) -> Service:
+    """The service that a bucket is in: for who has no control plane yet, which says it as well."""
+    return _SERVICES[scheme_of(bucket)]

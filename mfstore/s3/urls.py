@@ -47,11 +47,6 @@ def scheme_of(bucket: str) -> str:
     return bucket.scheme if isinstance(bucket, Bucket) else "s3"
 
 
-def knows_suffixes(bucket: str) -> bool:
-    """Whether its service takes ranges that are counted from the end. Azure does not."""
-    return scheme_of(bucket) != "az"
-
-
 def bucket_url(bucket: str, key: str | None = None) -> str:
     """The URL of a bucket, or of an object in it."""
     return f"{scheme_of(bucket)}://{bucket}" if key is None else f"{scheme_of(bucket)}://{bucket}/{key}"

@@ -13,6 +13,7 @@ from mfstore.errors import BackendError, Conflict, CorruptObject, InvalidRange, 
 from mfstore.records import NamedTuple
 from mfstore.s3.aws.errors import SIZE_HINT
 from mfstore.s3.calls import NO_OPTIONS, OVERFLOW, WHOLE, Call, FileRange, Options, Reply
+from mfstore.s3.service import service_of
 from mfstore.s3.transfers.destinations import Destination, Partial
 from mfstore.s3.transfers.jobs import (
     NO_CALLS,
@@ -28,7 +29,7 @@ from mfstore.s3.transfers.jobs import (
     renewed,
 )
 from mfstore.s3.transfers.outcomes import Outcome
-from mfstore.s3.urls import bucket_url, knows_suffixes
+from mfstore.s3.urls import bucket_url
 
 if TYPE_CHECKING:
     from mfstore.s3.aws.interface import ControlPlane
@@ -110,7 +111,7 @@ class GetJob(Job):
     ) -> None:  # fmt: skip
         super().__init__(index, item, bucket, key, options)
         self._start = start
-        self._suffix = start if start is not None and start < 0 and not knows_suffixes(bucket) else None
+        self._suffix = start if start is not None and start < 0 and not service_of(bucket).suffixes else None
         """What is wanted from the end, where the service has to be asked first where that is."""
         self.stop = stop
         self.verify = verify

@@ -16,6 +16,7 @@ from mfstore._core import crc
 from mfstore.errors import BackendError, Conflict, InvalidRange, MfstoreError, NotFound, Unsupported
 from mfstore.s3.aws.errors import said
 from mfstore.s3.calls import DISK, NO_OPTIONS, Call, FileRange, Options, Reply
+from mfstore.s3.service import service_of
 from mfstore.s3.transfers.jobs import (
     NO_CALLS,
     ODD_ANSWERS,
@@ -29,7 +30,6 @@ from mfstore.s3.transfers.jobs import (
     renewed,
 )
 from mfstore.s3.transfers.outcomes import Outcome
-from mfstore.s3.urls import scheme_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -233,7 +233,7 @@ class PutJob(MultipartJob):
     def begin(self) -> Sequence[Call]:
         self._source.open()
         size = self._source.size
-        in_order = scheme_of(self.bucket) == "gs"
+        in_order = service_of(self.bucket).ordered_parts
         if size <= LONGEST_SINGLE_PUT and not (in_order and self._source.in_file and size > LONGEST_COPIED):
             return (
                 Call(
