@@ -33,8 +33,6 @@ class Service:
     """Whoever makes an object drops the parts that others have sent of it: they have to send them again."""
     copies_whole: bool = False
     """Objects of any size are copied by requests that go on where the one before ended, and not in parts."""
-    absent_codes: tuple[str, ...] = ("NoSuchKey", "NotFound")
-    """What a condition on an object that is not there is answered with."""
 
 
 S3 = Service("s3", "S3")

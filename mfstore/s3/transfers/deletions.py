@@ -26,6 +26,8 @@ machine a thousand keys took it more than the 20 seconds of any other answer, an
 IN_XML = re.compile("[\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
 """Keys that can be told in XML (XML 1.0, production 2) and arrive as they were: a return would arrive as a line
 feed."""
+ABSENT_CODES = ("NoSuchKey", "NotFound")
+"""What a condition on an object that is not there is answered with, in the words of S3."""
 
 
 class DeleteJob(Job):
@@ -63,9 +65,7 @@ class DeleteJob(Job):
         # Quiet answers name failures only: one that names nothing must at least be one, which ``parsed`` sees to.
         answer = parsed(call, reply, control)
         errors = {str(entry.get("Key")): entry for entry in answer.get("Errors", ())}
-        for key in [
-            key for key in errors if key in self._match and errors[key].get("Code") in control.service.absent_codes
-        ]:
+        for key in [key for key in errors if key in self._match and errors[key].get("Code") in ABSENT_CODES]:
             del errors[key]
         if not errors.keys() <= set(self._left):
             stray = next(entry for key, entry in errors.items() if key not in self._left)
@@ -140,7 +140,7 @@ class DeleteOneJob(Job):
         if call.tag.part is not None:
             raise call.tag.part
         if (reply.data or b"").strip():
-            raise Retry(BackendError("the answer is not what S3 sends"), ODD_ANSWERS)
+            raise Retry(BackendError(f"the answer is not what {control.service.name} sends"), ODD_ANSWERS)
         self.outcome = self._outcome(headers=reply.headers)
         return NO_CALLS
 
@@ -150,13 +150,10 @@ class DeleteOneJob(Job):
             # not what the condition asks for.
             lost = Try(self, control.problem(call, reply))
             return (Call("HeadObject", self.bucket, self.key, self.options, tag=lost),)
-        if reply.status != 404 or (call.operation == "DeleteObject" and not self._absent(reply, control)):
+        if reply.status != 404 or (call.operation == "DeleteObject" and said(reply).code not in ABSENT_CODES):
             return None
         self.outcome = self._outcome(headers=reply.headers)
         return NO_CALLS
-
-    def _absent(self, reply: Reply, control: ControlPlane) -> bool:
-        return said(reply).code in control.service.absent_codes
 
 
 def delete_jobs(
