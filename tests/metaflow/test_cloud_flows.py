@@ -73,10 +73,10 @@ def test_resume_on_the_other_side(make_rig, cloud, sides):
 def test_the_requests_of_the_trivial_flow(make_rig, cloud, request):
     """168 of released Metaflow on Azure, 302 on Google Cloud. On Azure ours have the account's key here."""
     server = request.getfixturevalue({"azure": "azurite", "gs": "gcs_server"}[cloud])
-    for side in (OURS, OURS_PACKED):
+    for side, most in ((OURS, 50), (OURS_PACKED, 44)):
         with FaultProxy(server.url) as proxy:
             make_rig(cloud, proxy).run("trivial.py", side=side)
-            assert len(proxy.log) <= 50, [one.path for one in proxy.log]
+            assert len(proxy.log) <= most, [one.path for one in proxy.log]
     if cloud == "gs":
         with FaultProxy(server.url) as proxy:
             make_rig(cloud, proxy).run("trivial.py", side=STOCK)
