@@ -13,7 +13,7 @@ from mfstore.bench.targets import open_target
 
 def pytest_generate_tests(metafunc):
     url = metafunc.config.getoption("url") or ""
-    chosen = adapted(profile(metafunc.config.getoption("profile")), Overrides(), s3=url.startswith("s3://"))
+    chosen = adapted(profile(metafunc.config.getoption("profile")), Overrides(), cloud=url.startswith("s3://"))
     found = [
         replace(scenario, operations=(operation,))
         for scenario in chosen.scenarios()

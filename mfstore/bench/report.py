@@ -28,7 +28,7 @@ TIMES = (
 HEADS = {"p999": "p99.9"}
 
 
-def plan_lines(plan: BenchPlan, prices: Prices, settings: RunSettings, *, s3: bool) -> list[str]:
+def plan_lines(plan: BenchPlan, prices: Prices, settings: RunSettings, *, cloud: bool) -> list[str]:
     """What a run will do, before it does it."""
     forecast = plan.forecast
     measured = sum(step.measured for step in plan.steps)
@@ -41,7 +41,7 @@ def plan_lines(plan: BenchPlan, prices: Prices, settings: RunSettings, *, s3: bo
             f"{summary(plan.steps)}{turns}, each of {limit:g} s: {duration(each * often)}, and as long as to delete",
             f"bytes     as many as move in that time, at most {size(plan.peak)} stored at once, nothing afterwards",
         ]
-        return [*lines, "requests  as many as fit: what they cost is not known before"] if s3 else lines
+        return [*lines, "requests  as many as fit: what they cost is not known before"] if cloud else lines
     lines = [
         f"{summary(plan.steps)}{turns}, each of at most {limit:g} s: at most {duration(measured * limit * often)}",
     ]
@@ -49,7 +49,7 @@ def plan_lines(plan: BenchPlan, prices: Prices, settings: RunSettings, *, s3: bo
         f"bytes     {size(forecast.sent)} written, {size(forecast.received)} read, "
         f"at most {size(plan.peak)} stored at once, nothing afterwards"
     )
-    if not s3:
+    if not cloud:
         return lines
     fewest, most = sum(forecast.fewest.values()), sum(forecast.most.values())
     names = ", ".join(
@@ -104,7 +104,7 @@ def host_lines(host: Mapping[str, Any]) -> list[str]:
 
 def tables(document: Mapping[str, Any]) -> list[Table]:
     """The measurements, one table per operation."""
-    s3 = document["run"]["kind"] in SCHEMES
+    cloud = document["run"]["kind"] in SCHEMES
     by_operation: dict[str, list[Mapping[str, Any]]] = {}
     for cell in document["cells"]:
         if of_mix(cell):
@@ -112,10 +112,10 @@ def tables(document: Mapping[str, Any]) -> list[Table]:
         by_operation.setdefault(cell["operation"], []).append(cell)
     order = [name for names in OPERATIONS.values() for name in names]
     found: list[Table] = [
-        (operation, *_table(by_operation[operation], s3=s3)) for operation in order if operation in by_operation
+        (operation, *_table(by_operation[operation], cloud=cloud)) for operation in order if operation in by_operation
     ]
     if mixes := [cell for cell in document["cells"] if of_mix(cell)]:
-        found.append((MIXED, *_table(mixes, s3=s3)))
+        found.append((MIXED, *_table(mixes, cloud=cloud)))
     return found
 
 
@@ -129,7 +129,7 @@ def wholes(cells: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [cell for cell in cells if cell.get("whole", True)]
 
 
-def _table(cells: Sequence[Mapping[str, Any]], *, s3: bool) -> tuple[list[str], list[list[str]]]:
+def _table(cells: Sequence[Mapping[str, Any]], *, cloud: bool) -> tuple[list[str], list[list[str]]]:
     """Columns that say nothing about any of the cells are left out."""
     columns: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
         ("what", label),
@@ -150,7 +150,7 @@ def _table(cells: Sequence[Mapping[str, Any]], *, s3: bool) -> tuple[list[str], 
     if any(cell.get("pace") for cell in cells):
         columns += [(f"service\n{name}", partial(_service, name)) for name in ("p50", "p99")]
     columns.append(("tail", lambda cell: f"{cell['tail']['share']:.0%}"))
-    if s3:
+    if cloud:
         columns.append(("again", lambda cell: str(cell["retries"])))
         columns.append(("503", lambda cell: str(cell["throttled"])))
     columns.append(("CPU", lambda cell: f"{cell['cpu_share']:.0%}"))

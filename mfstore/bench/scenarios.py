@@ -185,10 +185,10 @@ class Overrides:
     """Other clients, beside which mfstore is measured: putting and getting objects, without injected failures."""
 
 
-def adapted(found: Profile, overrides: Overrides, *, s3: bool) -> Profile:
-    """The profile with other axes. Engines, failures and peers are of clouds (``s3``: whether it is one): elsewhere
+def adapted(found: Profile, overrides: Overrides, *, cloud: bool) -> Profile:
+    """The profile with other axes. Engines, failures and peers are of clouds (``cloud``: whether it is one): elsewhere
     asking for them is InvalidKey, and what a profile has of them is left out."""
-    if not s3 and (overrides.engines or overrides.failure or overrides.peers):
+    if not cloud and (overrides.engines or overrides.failure or overrides.peers):
         hint = "Leave out --engine, --failure and --peers"
         raise InvalidKey("engines, injected failures and peers exist for clouds only", hint=hint)
     if unknown := set(overrides.engines or ()) - set(ENGINES):
@@ -198,10 +198,11 @@ def adapted(found: Profile, overrides: Overrides, *, s3: bool) -> Profile:
     known = {name for names in OPERATIONS.values() for name in names}
     if overrides.operations and (unknown := set(overrides.operations) - known):
         raise InvalidKey("no such operation", found=", ".join(sorted(unknown)), expected=", ".join(sorted(known)))
-    return replace(found, axes=tuple(new for axes in found.axes if (new := _adapted(axes, overrides, s3)).operations))
+    changed = (_adapted(axes, overrides, cloud) for axes in found.axes)
+    return replace(found, axes=tuple(axes for axes in changed if axes.operations))
 
 
-def _adapted(axes: Axes, overrides: Overrides, s3: bool) -> Axes:
+def _adapted(axes: Axes, overrides: Overrides, cloud: bool) -> Axes:
     sizes = axes.sizes
     if overrides.sizes is not None:
         sizes = _each(overrides.sizes, 256 * MIB, 1000)
@@ -222,7 +223,7 @@ def _adapted(axes: Axes, overrides: Overrides, s3: bool) -> Axes:
         compressible=overrides.compressible or axes.compressible,
         duplicate=axes.duplicate if of_objects or overrides.duplicate is None else overrides.duplicate,
         engines=(*(overrides.engines or axes.engines), *overrides.peers),
-        failure=(overrides.failure or axes.failure) if s3 and of_objects and not overrides.peers else (0,),
+        failure=(overrides.failure or axes.failure) if cloud and of_objects and not overrides.peers else (0,),
         operations=tuple(name for name in axes.operations if wanted is None or name in wanted),
     )
 

@@ -273,7 +273,7 @@ def _measure(
     wished = scenarios.profile(profile, large[0] if large else scenarios.METAFLOW_LARGE)
     if axes["engines"] and target.kind in SCHEMES and target.kind != "s3":
         raise InvalidKey("engines exist for S3 only", hint="Leave out --engine")
-    wished = scenarios.adapted(wished, scenarios.Overrides(**axes, peers=peers or ()), s3=target.kind in SCHEMES)
+    wished = scenarios.adapted(wished, scenarios.Overrides(**axes, peers=peers or ()), cloud=target.kind in SCHEMES)
     lasting = _lasting(duration, warm_up, seconds)
     if lasting is not None and (shares is not None or rate is not None):
         raise click.UsageError("--mix and --rate last for --seconds: leave out --duration")
@@ -351,7 +351,7 @@ def _announce(
     from mfstore.bench.report import plan_lines
     from mfstore.s3.urls import SCHEMES
 
-    lines = [f"scratch   {target.scratch}", *plan_lines(plan, prices, settings, s3=target.kind in SCHEMES)]
+    lines = [f"scratch   {target.scratch}", *plan_lines(plan, prices, settings, cloud=target.kind in SCHEMES)]
     for line in lines:
         click.echo(printable(line), err=True)
     if names and as_json:

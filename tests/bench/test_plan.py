@@ -143,7 +143,7 @@ def test_wishes_replace_axes():
     overrides = Overrides(
         sizes=(2048,), count=7, concurrency=(1, 2), compressible=(0, 90), duplicate=(50,), operations=("put", "save")
     )
-    found = adapted(profile("quick"), overrides, s3=False).scenarios()
+    found = adapted(profile("quick"), overrides, cloud=False).scenarios()
     of_objects = [scenario for scenario in found if scenario.layer == OBJECTS]
     assert {(scenario.sizes, scenario.concurrency, scenario.compressible) for scenario in of_objects} == {
         (((2048, 7),), at, part) for at in (1, 2) for part in (0, 90)
@@ -153,17 +153,17 @@ def test_wishes_replace_axes():
 
 
 def test_elsewhere_than_on_s3_nothing_fails_on_purpose():
-    assert {scenario.failure for scenario in adapted(metaflow(), Overrides(), s3=False).scenarios()} == {0}
-    assert {scenario.failure for scenario in adapted(metaflow(), Overrides(peers=("boto3",)), s3=True).scenarios()} == {
-        0
-    }
+    assert {scenario.failure for scenario in adapted(metaflow(), Overrides(), cloud=False).scenarios()} == {0}
+    assert {
+        scenario.failure for scenario in adapted(metaflow(), Overrides(peers=("boto3",)), cloud=True).scenarios()
+    } == {0}
     for overrides in (Overrides(engines=("native",)), Overrides(failure=(10,)), Overrides(peers=("boto3",))):
         with pytest.raises(InvalidKey, match="clouds only"):
-            adapted(profile("quick"), overrides, s3=False)
+            adapted(profile("quick"), overrides, cloud=False)
 
 
 def test_peers_only_put_and_get():
-    found = adapted(profile("quick"), Overrides(peers=("boto3",)), s3=True).scenarios()
+    found = adapted(profile("quick"), Overrides(peers=("boto3",)), cloud=True).scenarios()
     assert {scenario.layer for scenario in found} == {OBJECTS}
     assert {scenario.engine for scenario in found} == {None, "boto3"}
     assert {scenario.operations for scenario in found} == {("put", "get")}
@@ -175,7 +175,7 @@ def test_peers_only_put_and_get():
 )
 def test_wishes_that_make_no_sense(overrides):
     with pytest.raises(InvalidKey):
-        adapted(profile("quick"), overrides, s3=True)
+        adapted(profile("quick"), overrides, cloud=True)
     with pytest.raises(InvalidKey):
         profile("fast")
 
