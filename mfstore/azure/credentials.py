@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlencode
 
 from mfstore.azure.settings import Account
 from mfstore.errors import AccessDenied, BackendError, MfstoreError, Unsupported
+from mfstore.host.forks import anew_in_children
 from mfstore.records import dataclass, field
 
 SCOPE = "https://storage.azure.com/.default"
@@ -91,7 +92,8 @@ class Keyring:
     def __init__(self, account: Account, withheld: tuple[str, ...] = ()) -> None:
         self._account = account
         self._withheld = withheld
-        self._lock = (os.getpid(), threading.Lock())
+        self.forked()
+        anew_in_children(self)
         self._now: Authorization | None = None
         self._tried = 0.0
         """When it was last tried to renew what still counts."""
@@ -102,6 +104,11 @@ class Keyring:
             self._now = Authorization()
         elif account.key is None and account.sas is not None:
             self._now = Authorization((), account.sas)
+
+    def forked(self) -> None:
+        """A lock anew, in a new child too: another thread may have held it. Reentrant: so may whom a signal's handler
+        interrupted."""
+        self._lock = threading.RLock()
 
     @property
     def by_token(self) -> bool:
@@ -130,7 +137,7 @@ class Keyring:
             left = found.until - now
             if left >= EARLY_SECONDS or (left > AGAIN_SECONDS and now - self._tried < AGAIN_SECONDS):
                 return found
-        with self._locked():
+        with self._lock:
             found = self._now
             if found is not None and found.until - time.time() >= EARLY_SECONDS:
                 return found
@@ -148,7 +155,7 @@ class Keyring:
         ``current``."""
         if not (self.by_token or self.by_key):
             return False
-        with self._locked():
+        with self._lock:
             before = self._now
             if time.time() - self._renewed < AGAIN_SECONDS and before is not None:
                 return True  # of many requests that were sent together the first has had it renewed
@@ -157,16 +164,10 @@ class Keyring:
 
     def learn(self, skew: float) -> None:
         """Have what is signed from now on be signed by the server's clock."""
-        with self._locked():
+        with self._lock:
             self.skew = skew
             if self.by_key:
                 self._now = self._made()
-
-    def _locked(self) -> threading.Lock:
-        if self._lock[0] != os.getpid():
-            # After a fork: another thread may have held it.
-            self._lock = (os.getpid(), threading.Lock())
-        return self._lock[1]
 
     def _made(self) -> Authorization:
         account, now = self._account, time.time()

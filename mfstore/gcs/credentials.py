@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 
 from mfstore.errors import AccessDenied, BackendError, MfstoreError, Unsupported
 from mfstore.gcs.settings import GcsSettings
+from mfstore.host.forks import anew_in_children
 from mfstore.host.interrupts import uninterrupted
 from mfstore.records import dataclass, field
 from mfstore.s3.aws.errors import copied
@@ -55,7 +55,12 @@ class Keyring:
         self._refused = 0.0
         """When it was renewed last because the service refused it (time.monotonic())."""
         self._failed: tuple[MfstoreError, float] | None = None
-        self._guard = (os.getpid(), threading.RLock())
+        self.forked()
+        anew_in_children(self)
+
+    def forked(self) -> None:
+        """A lock anew, in a new child too: another thread may have held it."""
+        self._lock = threading.RLock()
 
     @property
     def found(self) -> Any:
@@ -73,13 +78,8 @@ class Keyring:
             return access
         return uninterrupted(self._current)
 
-    def _lock(self) -> threading.RLock:
-        if self._guard[0] != os.getpid():  # after a fork: another thread may have held it
-            self._guard = (os.getpid(), threading.RLock())
-        return self._guard[1]
-
     def _current(self) -> Access:
-        with self._lock():
+        with self._lock:
             access = self._access
             if access is not None and time.time() < self._due:
                 return access
@@ -101,7 +101,7 @@ class Keyring:
         return uninterrupted(self._expire)
 
     def _expire(self) -> bool:
-        with self._lock():
+        with self._lock:
             if self._refused and time.monotonic() - self._refused < BETWEEN_TRIES:
                 return True  # of many that were refused at once the first has seen to it
             before = self._access

@@ -7,6 +7,7 @@ import hmac
 import logging
 import os
 import sys
+import threading
 import time
 import types
 from urllib.parse import parse_qs
@@ -123,7 +124,9 @@ def test_a_key_signs_anew_and_by_the_servers_clock(monkeypatch):
 
 def test_after_a_fork_a_lock_that_somebody_held_is_another():
     ring = keyring(credential=Source())
-    ring._lock[1].acquire()
+    holder = threading.Thread(target=ring._lock.acquire)
+    holder.start()
+    holder.join()
     child = os.fork()
     if child == 0:
         os._exit(0 if ring.current().headers else 1)
