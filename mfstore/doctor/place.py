@@ -95,22 +95,20 @@ def sections(url: str, options: Mapping[str, Any]) -> Iterator[Section]:
 def _opened(url: str, options: Mapping[str, Any]) -> BucketBackend:
     """The place, reached as ``options`` say, else, below Metaflow's own root, as Metaflow's settings do, else as the
     configuration file does."""
-    from mfstore.backends import open_backend, said_of
-    from mfstore.backends.s3.backend import S3Backend
+    from mfstore.backends import bucket_backend, said_of
     from mfstore.maintenance.metaflow.root import remote_backend
+    from mfstore.s3.datatools.places import kind_of, root_url
     from mfstore.s3.datatools.settings import setting
 
     reached = {"attempts": ATTEMPTS, "retry_seconds": RETRY_SECONDS, **options}
-    if not url.startswith("s3://"):
-        opened: Any = open_backend(url, resolve(), **reached)
-        return opened  # type: ignore[no-any-return]
-    root = setting("DATASTORE_SYSROOT_S3")
-    if "@" in split_url(url)[0]:  # whoever writes a password there finds it nowhere in a report
+    kind = kind_of(url)
+    if kind == "s3" and "@" in split_url(url)[0]:  # whoever writes a password there finds it nowhere in a report
         raise InvalidKey("a bucket's name has no @, and no URL of S3 a user or password", hint="Name a --profile")
-    if root and f"{url.rstrip('/')}/".startswith(f"{root.rstrip('/')}/"):
+    root = setting(f"DATASTORE_SYSROOT_{kind.upper()}")
+    if root and f"{url.rstrip('/')}/".startswith(f"{root_url(kind, root).rstrip('/')}/"):
         found: BucketBackend = remote_backend(url, reached)
         return found
-    return S3Backend(url, **said_of(url, reached))
+    return bucket_backend(url)(url, **said_of(url, reached))
 
 
 def _in_bucket(url: str, options: Mapping[str, Any]) -> Iterator[Section]:

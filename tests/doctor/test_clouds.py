@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -68,6 +69,16 @@ def test_who_has_the_key_of_an_account(container, azurite):
     assert found["rights"]["checksums"]["facts"]["taken"] == ["CRC64NVME"]
     assert found["bucket"]["lifecycle"]["state"] == "absent" and "mfstore policy" in found["bucket"]["lifecycle"]["fix"]
     assert container.left() == []
+
+
+@pytest.mark.server
+def test_a_place_below_metaflows_root_is_reached_as_metaflow_does(container, azurite, monkeypatch):
+    monkeypatch.delitem(sys.modules, "metaflow.metaflow_config", raising=False)  # which has read its own by now
+    monkeypatch.setenv("METAFLOW_DATASTORE_SYSROOT_AZURE", container.url.removeprefix("az://"))
+    monkeypatch.setenv("METAFLOW_AZURE_STORAGE_BLOB_SERVICE_ENDPOINT", azurite.endpoint)
+    monkeypatch.setenv("AZURE_STORAGE_KEY", azurite.key)
+    found = examined(container.url, {}, azurite.key)
+    assert not broken(found) and found["rights"]["you"]["facts"] == CAN
 
 
 @pytest.mark.server
