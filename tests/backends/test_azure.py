@@ -140,7 +140,7 @@ LARGE = random.Random(2).randbytes(3 << 20)
 @pytest.fixture
 def short_blocks(monkeypatch):
     """Objects are large from 1 MiB on."""
-    monkeypatch.setattr(uploads, "LONGEST_SINGLE_PUT", 1 << 20)
+    monkeypatch.setattr(uploads, "LONGEST_ELSEWHERE", 1 << 20)
     monkeypatch.setattr(uploads, "PART_BYTES", 1 << 20)
 
 
@@ -451,7 +451,7 @@ import mfstore, numpy as np
 from mfstore.s3.service import AZURE
 from mfstore.s3.transfers import copies, uploads
 
-uploads.LONGEST_SINGLE_PUT = uploads.PART_BYTES = 1 << 20  # in blocks
+uploads.LONGEST_ELSEWHERE = uploads.PART_BYTES = 1 << 20  # in blocks
 store = mfstore.open(sys.argv[1], **json.loads(sys.argv[2]))
 for number in range(1000):
     print(store.put({"array": np.random.default_rng(number).random(100_000)}), flush=True)

@@ -81,7 +81,7 @@ def proxied(gcs_server, fault_proxy_of, bucket, unhedged):
 @pytest.fixture
 def small_parts(monkeypatch):
     """What is longer than a MiB goes in parts of one."""
-    for name in ("LONGEST_SINGLE_PUT", "LONGEST_COPIED", "PART_BYTES", "ORDERED_PART"):
+    for name in ("LONGEST_ELSEWHERE", "LONGEST_COPIED", "PART_BYTES", "ORDERED_PART"):
         monkeypatch.setattr(uploads, name, 1 << 20)
 
 

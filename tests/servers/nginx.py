@@ -39,7 +39,8 @@ http {{
       return 404 '{xml}<Error><Code>NoSuchKey</Code><Message>no such key</Message></Error>'; }}
     if ($request_method = POST) {{ rewrite ^ /-post; }}
     if ($arg_partNumber) {{ rewrite ^/([^/]+)/(.*)$ /$1/.parts/$2.$arg_uploadId.$arg_partNumber; }}
-    location / {{ if ($request_method = PUT) {{ add_header ETag '"$request_id"'; add_header x-ms-request-id $request_id; }} }}
+    location / {{ add_header x-ms-request-id $request_id; add_header x-goog-generation 1;
+      if ($request_method = PUT) {{ add_header ETag '"$request_id"'; add_header x-ms-request-id $request_id; }} }}
     location = / {{ default_type application/xml; return 200 '{xml}<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>'; }}
     location ~ ^/(?!-post)[^/]+/?$ {{ default_type application/xml;
       return 200 '{xml}<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>'; }}
