@@ -540,7 +540,7 @@ class BulkClient:
         if not metadata and not any(
             name in CONDITIONS or str(name).startswith(SAYS_CHECKSUM) for name in options or ()
         ):
-            longest = uploads.LONGEST_SINGLE_PUT
+            longest = uploads.longest_single_put(self.service)
             plain = Plain("PutObject", bucket, how.given, checksum=how.checksum, longest=longest)
         result = self.run_jobs("put_many", self._jobs(plain, pairs, job), on_error, progress, ordered, items)
         return result if stream else result.wait()

@@ -16,7 +16,7 @@ from mfstore._core import crc
 from mfstore.errors import BackendError, Conflict, InvalidRange, MfstoreError, NotFound, Unsupported
 from mfstore.s3.aws.errors import said
 from mfstore.s3.calls import DISK, NO_OPTIONS, Call, FileRange, Options, Reply
-from mfstore.s3.service import S3, service_of
+from mfstore.s3.service import S3, Service, service_of
 from mfstore.s3.transfers.jobs import (
     NO_CALLS,
     ODD_ANSWERS,
@@ -60,6 +60,11 @@ ABSENT = ("NoSuchKey", "NoSuchBucket")
 """Codes of a 404 that is no loss of the upload: what it was to replace, or where it was to go, is not there."""
 WRITE_ID = "mfstore-write"
 """Metadata that tells our own conditional write from somebody else's when a response was lost."""
+
+
+def longest_single_put(service: Service) -> int:
+    """Bytes of the longest body that a service is sent in one request."""
+    return LONGEST_SINGLE_PUT if service is S3 else LONGEST_ELSEWHERE
 
 
 def part_size(size: int) -> int:
@@ -236,9 +241,8 @@ class PutJob(MultipartJob):
     def begin(self) -> Sequence[Call]:
         self._source.open()
         size = self._source.size
-        service = service_of(self.bucket)
-        longest = LONGEST_SINGLE_PUT if service is S3 else LONGEST_ELSEWHERE
-        if size <= longest and not (service.ordered_parts and self._source.in_file and size > LONGEST_COPIED):
+        # Most is short, and goes in one request everywhere: whose it is need not be looked up.
+        if size <= min(LONGEST_COPIED, LONGEST_SINGLE_PUT) or self._in_one(size):
             return (
                 Call(
                     "PutObject", self.bucket, self.key, self.options, if_match=self._match, if_none_match=self._new,
@@ -253,10 +257,17 @@ class PutJob(MultipartJob):
             params["ChecksumAlgorithm"] = self._checksum
             params["ChecksumType"] = "FULL_OBJECT"
         call = Call("CreateMultipartUpload", self.bucket, self.key, self.options, params, tag=Try(self))
-        if service.ordered_parts:
+        if service_of(self.bucket).ordered_parts:
             self._part = max(self._part, ORDERED_PART)
             call.if_match, call.if_none_match = self._match, self._new
         return (call,)
+
+    def _in_one(self, size: int) -> bool:
+        """Whether so many bytes go in one request."""
+        service = service_of(self.bucket)
+        if service.ordered_parts and self._source.in_file and size > LONGEST_COPIED:
+            return False
+        return size <= longest_single_put(service)
 
     def on_reply(self, call: Call, reply: Reply, control: ControlPlane) -> Sequence[Call]:
         match call.operation:
