@@ -32,7 +32,7 @@ TRIED: Mapping[str, Operation] = {
     "put-if-none-match": Operation("PutObject", "to create a store, and refs"),
     "put-if-match": Operation("PutObject", "to change refs, and for collections"),
     "copy": Operation("CopyObject", "to make what a save relies on young again; else it is read and put"),
-    "multipart-create": Operation("CreateMultipartUpload", "to save more than 32 MiB in one object"),
+    "multipart-create": Operation("CreateMultipartUpload", "to save what one request does not take"),
     "multipart-part": Operation("UploadPart", "the same"),
     "multipart-complete": Operation("CompleteMultipartUpload", "the same"),
     "multipart-abort": Operation("AbortMultipartUpload", "to give up uploads that fail: without it they stay and cost"),

@@ -65,6 +65,7 @@ def write(rig):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(uploads, "PART_BYTES", 5 << 20)
         patch.setattr(uploads, "LONGEST_SINGLE_PUT", 5 << 20)
+        patch.setattr(uploads, "LONGEST_ELSEWHERE", 5 << 20)
         with rig.open() as store:
             store.put({"n": 1}, "models/small", note={"auc": 0.9})
             store.put({"n": 1}, "models/small", note={"auc": 0.8})
