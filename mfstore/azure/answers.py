@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mfstore.azure.requests import new_upload
 from mfstore.errors import BackendError
 from mfstore.s3.aws.errors import CLAIMS, ENDPOINT_HINT, Fault, disown
 from mfstore.s3.calls import Call, Reply
+from mfstore.s3.headers import TranslatedHeaders
 
 SAID = b"<Done/>"
 """In place of an empty body: Azure says in headers what it did, and jobs take an answer without a body for none."""
@@ -32,50 +33,26 @@ OURS = ("mfstore_", "metaflow_")
 REQUEST = "x-ms-request-id"
 
 
-class Headers(Mapping[str, str]):
-    """The headers of an answer of Azure, with what S3 would have said besides, by the names that it has there. Single
-    names are looked up among Azure's: a small GET asks for few, and the whole is made when somebody wants it."""
+class Headers(TranslatedHeaders):
+    """The headers of an answer of Azure, with what S3 would have said besides."""
 
-    __slots__ = ("_made", "_raw", "_said")
+    __slots__ = ("_raw", "_said")
 
     def __init__(self, raw: Mapping[str, str], said: Mapping[str, str]) -> None:
+        super().__init__()
         self._raw = raw
         self._said = said
-        self._made: dict[str, str] | None = None
 
     def get(self, name: str, default: Any = None) -> Any:
-        """See ``Mapping``."""
+        """See ``TranslatedHeaders``."""
         if name.startswith("x-amz-"):
             return self._whole().get(name, default) if name != "x-amz-request-id" else self._raw.get(REQUEST, default)
         if self._said and name in self._said:
             return self._said[name]
         return self._raw.get(name, default)
 
-    def __getitem__(self, name: str) -> str:
-        found = self.get(name)
-        if found is None:
-            raise KeyError(name)
-        return found  # type: ignore[no-any-return]
-
-    def __contains__(self, name: object) -> bool:
-        return self.get(name) is not None  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._whole())
-
-    def __len__(self) -> int:
-        return len(self._whole())
-
-    def __repr__(self) -> str:
-        return repr(self._whole())
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (self._whole(),)
-
-    def _whole(self) -> dict[str, str]:
-        if self._made is None:
-            self._made = {**in_words_of_s3(self._raw), **self._said}
-        return self._made
+    def _all(self) -> dict[str, str]:
+        return {**in_words_of_s3(self._raw), **self._said}
 
 
 def in_words_of_s3(raw: Mapping[str, str]) -> dict[str, str]:

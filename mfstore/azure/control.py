@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ from mfstore.errors import BackendError, MfstoreError, Unsupported
 from mfstore.s3.aws.routes import Credentials, Route, SignedRequest, Transport
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
 from mfstore.s3.connecting import transport_to
+from mfstore.s3.headers import clock_ahead
 from mfstore.s3.service import AZURE
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ class AzureControlPlane:
 
     def learn_skew(self, reply: Reply) -> bool:
         """See ``interface.ControlPlane``."""
-        skew = clock_of(reply)
+        skew = clock_ahead(reply.headers)
         if skew is None or not self.keyring.by_key:
             return False
         if abs(skew - self.keyring.skew) < 60:
@@ -174,7 +173,7 @@ class AzureControlPlane:
 
     def problem(self, call: Call, reply: Reply) -> MfstoreError:
         """See ``interface.RouteSource``."""
-        return errors.problem(call, reply, self.account, self.keyring.by_token, clock_of(reply))
+        return errors.problem(call, reply, self.account, self.keyring.by_token, clock_ahead(reply.headers))
 
     def parse(self, call: Call, reply: Reply) -> dict[str, Any]:
         """See ``interface.ControlPlane``."""
@@ -197,14 +196,3 @@ class AzureControlPlane:
             return self.account.origin + self.account.root
         except MfstoreError:
             return "Azure Blob Storage"
-
-
-def clock_of(reply: Reply) -> float | None:
-    """Seconds that the server's clock is ahead of ours, by an answer; None where it does not say."""
-    try:
-        there = parsedate_to_datetime(reply.headers.get("date", ""))
-    except (TypeError, ValueError):
-        return None
-    if there.tzinfo is None:
-        there = there.replace(tzinfo=UTC)
-    return (there - datetime.now(UTC)).total_seconds()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from mfstore.gcs.errors import fault
 from mfstore.s3.aws.errors import CLAIMS, ENDPOINT_HINT, disown
 from mfstore.s3.aws.pages import Listed, Page
 from mfstore.s3.calls import Call, Reply
+from mfstore.s3.headers import TranslatedHeaders
 
 REQUEST_ID = "x-guploader-uploadid"
 NAMES = {
@@ -33,18 +34,17 @@ WRITES = ("PutObject", "UploadPart")
 DAYS_OF_SECONDS = 86400
 
 
-class ObjectHeaders(Mapping[str, str]):
-    """The headers of an answer about an object, as S3 would have sent them. Single names are looked up as they are
-    asked for; the mapping is made when it is looked at as a whole."""
+class ObjectHeaders(TranslatedHeaders):
+    """The headers of an answer about an object."""
 
-    __slots__ = ("_made", "_said")
+    __slots__ = ("_said",)
 
     def __init__(self, said: Mapping[str, str]) -> None:
+        super().__init__()
         self._said = said
-        self._made: dict[str, str] | None = None
 
     def get(self, name: str, default: Any = None) -> Any:
-        """As of a dict."""
+        """See ``TranslatedHeaders``."""
         said = self._said
         if (here := NAMES.get(name)) is not None:
             return said.get(here, default)
@@ -56,40 +56,17 @@ class ObjectHeaders(Mapping[str, str]):
             return said.get(METADATA + name[len(OUR_METADATA) :], default)
         return said.get(name, default)
 
-    def __getitem__(self, name: str) -> str:
-        found = self.get(name)
-        if found is None:
-            raise KeyError(name)
-        return str(found)
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self.get(name) is not None
-
-    def _whole(self) -> dict[str, str]:
-        if self._made is None:
-            made = {}
-            for name, value in self._said.items():
-                if name.startswith(METADATA):
-                    name = OUR_METADATA + name[len(METADATA) :]
-                if name not in NAMES and name != EXPIRES:
-                    made[name] = value
-            for name in (*NAMES, CHECKSUM):
-                if (value := self.get(name)) is not None:
-                    made[name] = value
-            self._made = made
-        return self._made
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._whole())
-
-    def __len__(self) -> int:
-        return len(self._whole())
-
-    def __repr__(self) -> str:
-        return repr(self._whole())
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (self._whole(),)
+    def _all(self) -> dict[str, str]:
+        made = {}
+        for name, value in self._said.items():
+            if name.startswith(METADATA):
+                name = OUR_METADATA + name[len(METADATA) :]
+            if name not in NAMES and name != EXPIRES:
+                made[name] = value
+        for name in (*NAMES, CHECKSUM):
+            if (value := self.get(name)) is not None:
+                made[name] = value
+        return made
 
 
 def _crc32c(said: Mapping[str, str]) -> str | None:

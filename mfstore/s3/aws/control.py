@@ -11,8 +11,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib.util import find_spec
 from time import monotonic
@@ -29,6 +27,7 @@ from mfstore.s3.aws.regions import SECONDS_TO_SEND, BucketRegions
 from mfstore.s3.aws.routes import ROUTED, Credentials, Route, SignedRequest, Transport
 from mfstore.s3.aws.settings import ConnectionSettings
 from mfstore.s3.calls import NO_OPTIONS, Call, Options, Reply
+from mfstore.s3.headers import clock_ahead
 from mfstore.s3.service import S3
 
 if TYPE_CHECKING:
@@ -177,13 +176,9 @@ class BotocoreControlPlane:
         """See ``interface.ControlPlane``."""
         if errors.said(reply).code not in ("RequestTimeTooSkewed", "RequestExpired", ""):
             return False
-        try:
-            there = parsedate_to_datetime(reply.headers.get("date", ""))
-        except (TypeError, ValueError):
+        skew = clock_ahead(reply.headers)
+        if skew is None:
             return False
-        if there.tzinfo is None:
-            there = there.replace(tzinfo=UTC)
-        skew = (there - datetime.now(UTC)).total_seconds()
         if abs(skew - self.skew) < 60:
             # Of many that were sent at once the first has told it.
             return 0.0 < reply.submitted < self._learned + SECONDS_TO_SEND
